@@ -1,0 +1,13 @@
+//! clawback takes delivered mail back.
+//!
+//! Exchange Online journals every message to it over SMTP; clawback remembers who received what, and
+//! when a message turns out to be bad, finds each copy through Microsoft Graph, moves it out of
+//! reach, proves that it did, and can put it back.
+//!
+//! ```text
+//! receive   EXO --SMTP/TLS--> session --> journal report --> commit --> 250 --> index
+//! retract   request --> plan (index) --> resolve (directory) --> locate --> act --> verify --> report
+//! ```
+
+pub mod journal;
+pub mod mail;

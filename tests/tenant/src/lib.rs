@@ -1,0 +1,1 @@
+//! A simulated Microsoft 365 tenant: Graph over HTTPS and a journaling connector over SMTP.
