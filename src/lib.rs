@@ -11,3 +11,4 @@
 
 pub mod journal;
 pub mod mail;
+pub mod smtp;

@@ -144,6 +144,44 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+/// Where failures of a message are to be reported (RFC 5321 §4.1.2, `Reverse-path`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ReversePath {
+    /// `<>`: nowhere, as for reports about other mail (RFC 5321 §4.5.5).
+    Null,
+    /// A mailbox.
+    Mailbox(Address),
+}
+
+impl ReversePath {
+    /// The address, unless the path is null.
+    pub const fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Null => None,
+            Self::Mailbox(address) => Some(address),
+        }
+    }
+}
+
+/// Whom a message is for (RFC 5321 §4.1.2, `Forward-path`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ForwardPath {
+    /// `<postmaster>`, the one path without a domain (RFC 5321 §4.5.1).
+    Postmaster,
+    /// A mailbox.
+    Mailbox(Address),
+}
+
+impl ForwardPath {
+    /// The address, unless the path is `<postmaster>` alone.
+    pub const fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Postmaster => None,
+            Self::Mailbox(address) => Some(address),
+        }
+    }
+}
+
 /// A Message-ID without its angle brackets, otherwise verbatim (RFC 5322 §3.6.4 is often violated).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
