@@ -9,6 +9,8 @@
 //! retract   request --> plan (index) --> resolve (directory) --> locate --> act --> verify --> report
 //! ```
 
+pub mod certs;
 pub mod journal;
 pub mod mail;
 pub mod smtp;
+pub mod telemetry;

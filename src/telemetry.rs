@@ -1,0 +1,323 @@
+//! Logs and metrics: where they go, and the one table of their names.
+//!
+//! Logs go to journald when the service manager connected us to it (`JOURNAL_STREAM`), else to
+//! stderr: text on a terminal, JSON otherwise. Metrics are kept in the process and rendered in the
+//! Prometheus text format when somebody asks. No subject, body or secret is logged at any level;
+//! what a stranger wrote is logged escaped.
+
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+/// Names of the metrics. What each says stands in [`METRICS`].
+pub mod metric {
+    /// Sessions that are open now.
+    pub const CONNECTIONS: &str = "clawback_connections";
+    /// Connections that were made, by `result`.
+    pub const CONNECTIONS_TOTAL: &str = "clawback_connections_total";
+    /// TLS handshakes, by `result`.
+    pub const TLS_HANDSHAKES_TOTAL: &str = "clawback_tls_handshakes_total";
+    /// Commands, sessions and transactions that were refused, by `reason`.
+    pub const REFUSALS_TOTAL: &str = "clawback_refusals_total";
+    /// Messages that were answered, by `tenant` and `outcome`.
+    pub const REPORTS_TOTAL: &str = "clawback_reports_total";
+    /// Octets of content that were received.
+    pub const CONTENT_OCTETS_TOTAL: &str = "clawback_content_octets_total";
+    /// From the end of the content to its durable commit.
+    pub const COMMIT_SECONDS: &str = "clawback_commit_seconds";
+    /// Memory that content of all sessions holds now.
+    pub const CONTENT_MEMORY_BYTES: &str = "clawback_content_memory_bytes";
+    /// Reports that are acknowledged but not yet indexed.
+    pub const INDEX_LAG: &str = "clawback_index_lag_reports";
+    /// Reports in the index.
+    pub const INDEX_REPORTS: &str = "clawback_index_reports";
+    /// Partitions of the index.
+    pub const INDEX_PARTITIONS: &str = "clawback_index_partitions";
+    /// What the store takes on the disk.
+    pub const STORE_BYTES: &str = "clawback_store_bytes";
+    /// What the quarantine takes on the disk.
+    pub const QUARANTINE_BYTES: &str = "clawback_quarantine_bytes";
+    /// Since the last report of a `tenant`.
+    pub const SECONDS_SINCE_LAST_REPORT: &str = "clawback_seconds_since_last_report";
+    /// Until the SMTP certificate ends.
+    pub const CERTIFICATE_SECONDS_LEFT: &str = "clawback_certificate_seconds_left";
+}
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only ever grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Many values, by size.
+    Histogram,
+}
+
+/// Every metric: name, kind, unit, and what it says.
+pub const METRICS: &[(&str, MetricKind, Unit, &str)] = {
+    use MetricKind::{Counter, Gauge, Histogram};
+    &[
+        (
+            metric::CONNECTIONS,
+            Gauge,
+            Unit::Count,
+            "SMTP sessions open now",
+        ),
+        (
+            metric::CONNECTIONS_TOTAL,
+            Counter,
+            Unit::Count,
+            "SMTP connections, by result: accepted, too_many, too_many_of_peer, evicted",
+        ),
+        (
+            metric::TLS_HANDSHAKES_TOTAL,
+            Counter,
+            Unit::Count,
+            "TLS handshakes, by result: TLSv1_2, TLSv1_3, failed, timeout",
+        ),
+        (
+            metric::REFUSALS_TOTAL,
+            Counter,
+            Unit::Count,
+            "commands and transactions refused, by reason",
+        ),
+        (
+            metric::REPORTS_TOTAL,
+            Counter,
+            Unit::Count,
+            "messages answered after their end, by tenant and outcome: recorded, quarantined, validation, deferred",
+        ),
+        (
+            metric::CONTENT_OCTETS_TOTAL,
+            Counter,
+            Unit::Bytes,
+            "octets of content received",
+        ),
+        (
+            metric::COMMIT_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "from the end of the content to its durable commit",
+        ),
+        (
+            metric::CONTENT_MEMORY_BYTES,
+            Gauge,
+            Unit::Bytes,
+            "memory that content of all sessions holds; bounded by smtp.max_memory",
+        ),
+        (
+            metric::INDEX_LAG,
+            Gauge,
+            Unit::Count,
+            "reports acknowledged but not yet indexed",
+        ),
+        (
+            metric::INDEX_REPORTS,
+            Gauge,
+            Unit::Count,
+            "reports in the index",
+        ),
+        (
+            metric::INDEX_PARTITIONS,
+            Gauge,
+            Unit::Count,
+            "partitions of the index",
+        ),
+        (
+            metric::STORE_BYTES,
+            Gauge,
+            Unit::Bytes,
+            "what the store takes on the disk",
+        ),
+        (
+            metric::QUARANTINE_BYTES,
+            Gauge,
+            Unit::Bytes,
+            "what the quarantine takes on the disk; bounded by store.quarantine",
+        ),
+        (
+            metric::SECONDS_SINCE_LAST_REPORT,
+            Gauge,
+            Unit::Seconds,
+            "since the last report of a tenant, or since the start if there was none; silence means that reports are being lost",
+        ),
+        (
+            metric::CERTIFICATE_SECONDS_LEFT,
+            Gauge,
+            Unit::Seconds,
+            "until the SMTP certificate ends",
+        ),
+    ]
+};
+
+/// Every field that a log line may have, and what it says. In journald each stands in upper case.
+pub const FIELDS: &[(&str, &str)] = &[
+    (
+        "session",
+        "number of an SMTP session, unique since the start",
+    ),
+    ("peer", "IP address of an SMTP client"),
+    (
+        "certificate",
+        "name that an SMTP client proved by its certificate, escaped",
+    ),
+    ("tenant", "name of a tenant in the configuration"),
+    ("region", "region of a journal address"),
+    ("record", "record id of a message"),
+    ("quarantine", "id of a quarantined message"),
+    ("recipients", "recipients that a report names"),
+    ("octets", "size of the content"),
+    (
+        "ms",
+        "milliseconds from the start of the content to its answer",
+    ),
+    ("reason", "why: a word of a closed list, or an escaped text"),
+    ("reply", "reply code that was sent"),
+    ("error", "what the environment said, escaped"),
+    ("address", "an address that we listen on"),
+    ("file", "path of a file"),
+    ("job", "id of a retraction job"),
+    ("user", "a user whose mailbox a job works on"),
+    ("immutable_id", "Graph's immutable id of a copy"),
+    ("status", "HTTP status that Graph answered"),
+    ("silent_s", "seconds since the last report of a tenant"),
+    ("connections", "SMTP sessions open"),
+];
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// `-q`: what needs a person, and what may.
+    Quiet,
+    /// One line a report, a retraction and a lifecycle change.
+    #[default]
+    Normal,
+    /// `-v`: the dialogue without content.
+    Debug,
+    /// `-vv`: everything, the libraries included.
+    Trace,
+}
+
+impl Verbosity {
+    /// The filter: our own modules at the level asked for, libraries at `warn` below `Trace`.
+    fn filter(self) -> EnvFilter {
+        let (ours, theirs) = match self {
+            Self::Quiet => ("warn", LevelFilter::WARN),
+            Self::Normal => ("info", LevelFilter::WARN),
+            Self::Debug => ("debug", LevelFilter::WARN),
+            Self::Trace => ("trace", LevelFilter::DEBUG),
+        };
+        EnvFilter::builder()
+            .with_default_directive(theirs.into())
+            .parse_lossy(format!("clawback={ours}"))
+    }
+}
+
+/// Starts logging for the process: journald under the service manager, else stderr.
+///
+/// A second call does nothing: tests and commands that run inside one process share the first.
+pub fn start_logs(verbosity: Verbosity) {
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match journald() {
+        Some(layer) => layer,
+        None if io::stderr().is_terminal() => fmt::layer()
+            .with_writer(io::stderr)
+            .with_target(false)
+            .boxed(),
+        None => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_writer(io::stderr)
+            .boxed(),
+    };
+    let layer = layer.with_filter(verbosity.filter());
+    // An error says that logging was started before.
+    drop(tracing_subscriber::registry().with(layer).try_init());
+}
+
+/// The layer that writes to journald, if systemd connected our stderr to it.
+fn journald() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
+    std::env::var_os("JOURNAL_STREAM")?;
+    let layer = tracing_journald::layer().ok()?;
+    Some(
+        layer
+            .with_field_prefix(Some("CLAWBACK".to_owned()))
+            .with_syslog_identifier("clawback".to_owned())
+            .boxed(),
+    )
+}
+
+/// The metrics of this process; the first call begins to collect them.
+pub fn metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .unwrap_or_else(|_| PrometheusBuilder::new())
+            .build_recorder();
+        let handle = recorder.handle();
+        // An error says that the process has a recorder already: ours then stays empty.
+        drop(metrics::set_global_recorder(recorder));
+        describe();
+        handle
+    })
+}
+
+/// Bounds of the histograms: a commit takes from 100 µs (battery-backed disk) to seconds (a sick one).
+const SECONDS: [f64; 15] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    30.0,
+];
+
+/// Gives the recorder the unit and the text of each metric.
+fn describe() {
+    for &(name, kind, unit, text) in METRICS {
+        match kind {
+            MetricKind::Counter => describe_counter!(name, unit, text),
+            MetricKind::Gauge => describe_gauge!(name, unit, text),
+            MetricKind::Histogram => describe_histogram!(name, unit, text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_well_formed() {
+        let mut seen = BTreeSet::new();
+        for (name, kind, _, _) in METRICS {
+            assert!(seen.insert(name), "{name} stands twice");
+            assert!(name.starts_with("clawback_"), "{name}");
+            let counter = name.ends_with("_total");
+            assert_eq!(counter, *kind == MetricKind::Counter, "{name}");
+        }
+        let fields: BTreeSet<_> = FIELDS.iter().map(|(name, _)| name).collect();
+        assert_eq!(fields.len(), FIELDS.len(), "a field stands twice");
+    }
+
+    #[test]
+    fn metrics_are_rendered_with_their_text() {
+        let handle = metrics();
+        metrics::counter!(metric::REFUSALS_TOTAL, "reason" => "test").increment(1);
+        metrics::histogram!(metric::COMMIT_SECONDS).record(0.002);
+        let text = handle.render();
+        for expected in [
+            "# HELP clawback_refusals_total ",
+            "clawback_refusals_total{reason=\"test\"} 1",
+            "clawback_commit_seconds_bucket{le=\"0.0025\"}",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in {text}");
+        }
+    }
+}
