@@ -10,6 +10,7 @@
 //! ```
 
 pub mod certs;
+pub mod config;
 pub mod journal;
 pub mod mail;
 pub mod smtp;

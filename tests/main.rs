@@ -1,1 +1,8 @@
 //! The product seen from outside: one test binary, a module for each feature that a user can see.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod config;
