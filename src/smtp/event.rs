@@ -192,6 +192,25 @@ impl Reason {
         Self::ShuttingDown,
     ];
 
+    /// Whether the peer did something wrong, so that it counts towards `max_errors`. Our own trouble
+    /// does not, nor what a good peer cannot know before it asks.
+    pub(super) const fn is_of_peer(self) -> bool {
+        matches!(
+            self,
+            Self::BareLineEnding
+                | Self::LineTooLong
+                | Self::UnknownCommand
+                | Self::Syntax
+                | Self::UnknownParameter
+                | Self::NonAsciiAddress
+                | Self::Sequence
+                | Self::TlsRequired
+                | Self::StartTlsInjection
+                | Self::UnknownRecipient
+                | Self::NoRecipients
+        )
+    }
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -18,7 +18,13 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod command;
+mod data;
 mod event;
+mod input;
+mod line;
+mod path;
+mod reply;
 mod session;
 
 use std::time::Duration;
