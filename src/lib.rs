@@ -13,5 +13,6 @@ pub mod certs;
 pub mod config;
 pub mod journal;
 pub mod mail;
+pub mod segment;
 pub mod smtp;
 pub mod telemetry;
