@@ -12,6 +12,7 @@
 pub mod certs;
 pub mod config;
 pub mod journal;
+pub mod key;
 pub mod mail;
 pub mod segment;
 pub mod smtp;
