@@ -11,6 +11,7 @@
 
 pub mod certs;
 pub mod config;
+pub mod index;
 pub mod journal;
 pub mod key;
 pub mod mail;
