@@ -17,4 +17,5 @@ pub mod key;
 pub mod mail;
 pub mod segment;
 pub mod smtp;
+pub mod state;
 pub mod telemetry;

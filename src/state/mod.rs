@@ -1,0 +1,4 @@
+//! What people and jobs decided: jobs, verdicts, policy, holds, domains. Kept in a log with snapshots
+//! of its own, never dropped by the retention of reports.
+
+pub mod log;
