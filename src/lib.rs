@@ -10,11 +10,14 @@
 //! ```
 
 pub mod certs;
+pub mod cli;
 pub mod config;
+pub mod escape;
 pub mod index;
 pub mod journal;
 pub mod key;
 pub mod mail;
+pub mod onboard;
 pub mod segment;
 pub mod smtp;
 pub mod state;

@@ -1,3 +1,7 @@
 //! The command line: parse, run, turn the error into an exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clawback::cli::main()
+}

@@ -1,0 +1,119 @@
+//! `import`: indexes journal reports that lie in files.
+//!
+//! The messages stream through the socket to the service, which judges each by its stamps as if it
+//! had come to the tenant's journal address from a listed peer. An import that is repeated adds nothing.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::carried::carried;
+use super::show::text;
+use super::sources::{Message, messages};
+use super::{Context, Exit, Failure, Outcome, complain};
+
+/// Octets in one piece of the request.
+const PIECE: usize = 1 << 18;
+
+/// Index journal reports from .eml, mbox, Maildir or standard input
+///
+/// Undeliverable-report mails (NDRs) that carry journal reports are unpacked. --tenant says whose
+/// the reports are; their stamps still decide whether they are believed. Exit 1 if none was.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Files with one message, mbox files, Maildirs, directories of these; "-" is standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
+    let Some(tenant) = context.global.tenant.clone() else {
+        return Err(Failure::usage(
+            "import needs --tenant NAME: whose reports these are",
+        ));
+    };
+    for path in &arguments.paths {
+        if path.as_os_str() != "-" && !path.exists() {
+            return Err(Failure::usage(format!(
+                "{}: no such file or directory",
+                path.display()
+            )));
+        }
+    }
+    let paths = arguments.paths.clone();
+    let pieces = messages(paths).flat_map(|message| match message {
+        Ok(message) => framed(message),
+        Err(error) => vec![Err(error)],
+    });
+    let mut client = context.client()?;
+    let answer = client.stream("/v1/import", &[("tenant", &tenant)], pieces)?;
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut read = 0;
+    let (quiet, json) = (context.global.quiet, context.out.is_json());
+    answer.each(|outcome| {
+        read += 1;
+        let word = text(&outcome["outcome"]);
+        if word != "proven" && !quiet && !json {
+            complain(&format!(
+                "message {}: {word}: {}",
+                text(&outcome["number"]),
+                text(&outcome["detail"])
+            ));
+        }
+        *counts.entry(word).or_default() += 1;
+        Ok(())
+    })?;
+    let count = |word: &str| counts.get(word).copied().unwrap_or(0);
+    let (proven, deferred) = (count("proven"), count("deferred"));
+    if json {
+        let mut document = json!({ "read": read, "proven": 0, "unproven": 0, "not_report": 0, "malformed": 0, "deferred": 0 });
+        for (word, count) in &counts {
+            document[word.as_str()] = Value::from(*count);
+        }
+        context.out.document(&document)?;
+    } else {
+        let parts: Vec<String> = counts
+            .iter()
+            .map(|(word, count)| format!("{count} {word}"))
+            .collect();
+        context
+            .out
+            .line(format_args!("{read} messages: {}", parts.join(", ")))?;
+    }
+    Ok(if proven == 0 || deferred > 0 {
+        Exit::Finding
+    } else {
+        Exit::Done
+    })
+}
+
+/// A message as the service takes it: its length in 8 octets, big endian, then itself. An NDR gives
+/// the reports that it carries instead.
+fn framed(message: Message) -> Vec<io::Result<Bytes>> {
+    let reports = carried(&message.octets);
+    let mut pieces = Vec::new();
+    for report in reports {
+        pieces.push(Ok(Bytes::copy_from_slice(
+            &(report.len() as u64).to_be_bytes(),
+        )));
+        let whole = Bytes::copy_from_slice(report);
+        let mut rest = whole.as_ref();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(PIECE.min(rest.len()));
+            pieces.push(Ok(whole.slice_ref(piece)));
+            rest = after;
+        }
+    }
+    pieces
+}
+
+/// Standard input, whole.
+pub(super) fn standard_input() -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    io::stdin().lock().read_to_end(&mut octets)?;
+    Ok(octets)
+}

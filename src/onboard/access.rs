@@ -1,0 +1,123 @@
+//! Files that hold secrets: are they there, and who can read them?
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::{Finding, Level};
+use crate::config::{Config, Credential, Secret};
+
+const SUBJECT: &str = "secrets";
+
+/// Bits that let others than the owner and the group's readers in.
+const TOO_OPEN: u32 = 0o027;
+
+pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
+    let before = findings.len();
+    let mut looked = 0;
+    for tenant in &config.tenants {
+        let key = |key: &str| format!("tenant.{}.{key}", tenant.name);
+        match &tenant.credential {
+            None => {
+                let what = format!(
+                    "tenant {} has no credential, so nothing can be retracted for it",
+                    tenant.name
+                );
+                findings.push(Finding::new(
+                    SUBJECT,
+                    Level::Warn,
+                    what,
+                    "give it client_id and client_secret_file",
+                ));
+            }
+            Some(Credential::Secret(path)) => {
+                looked += 1;
+                if let Err(error) = Secret::read(path) {
+                    let problem = config.problem(
+                        &key("client_secret_file"),
+                        error.to_string(),
+                        "write the secret there",
+                    );
+                    findings.push(Finding::of_problem(SUBJECT, Level::Fail, problem));
+                }
+                mode(config, &key("client_secret_file"), path, findings);
+            }
+            Some(Credential::Certificate {
+                certificate,
+                key: private,
+            }) => {
+                looked += 1;
+                for (name, path) in [
+                    ("client_certificate_file", certificate),
+                    ("client_key_file", private),
+                ] {
+                    if let Err(error) = fs::File::open(path) {
+                        let what = format!("{}: {error}", path.display());
+                        let problem = config.problem(
+                            &key(name),
+                            what,
+                            "put it there, readable for the service",
+                        );
+                        findings.push(Finding::of_problem(SUBJECT, Level::Fail, problem));
+                    }
+                }
+                mode(config, &key("client_key_file"), private, findings);
+            }
+        }
+    }
+    mode(
+        config,
+        "smtp.private_key",
+        &config.smtp.private_key,
+        findings,
+    );
+    mode(config, "store.key_file", &config.store.key_file, findings);
+    if findings.len() == before {
+        findings.push(Finding::ok(
+            SUBJECT,
+            format!("{looked} credentials, readable for the service alone"),
+        ));
+    }
+}
+
+/// Warns of a file that too many can read or write. One that is not there is not our business here.
+fn mode(config: &Config, key: &str, path: &Path, findings: &mut Vec<Finding>) {
+    let Ok(metadata) = fs::metadata(path) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & TOO_OPEN != 0 {
+        let what = format!("{} has mode {mode:04o}, open to others", path.display());
+        let mend = format!("chmod 0600 {}", path.display());
+        findings.push(Finding::of_problem(
+            SUBJECT,
+            Level::Warn,
+            config.problem(key, what, mend),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_modes_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "x").unwrap();
+        for (bits, told) in [
+            (0o600, 0),
+            (0o640, 0),
+            (0o400, 0),
+            (0o644, 1),
+            (0o660, 1),
+            (0o602, 1),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
+            let mut findings = Vec::new();
+            mode(&Config::default(), "store.key_file", &path, &mut findings);
+            assert_eq!(findings.len(), told, "{bits:o}");
+        }
+    }
+}
