@@ -70,6 +70,8 @@ pub struct Envelope {
 pub struct Outer {
     /// The report's own Message-ID.
     pub message_id: Option<MessageId>,
+    /// `X-MS-Exchange-Parent-Message-Id`: the Message-ID of the journaled message, as Exchange wrote it.
+    pub parent_message_id: Option<MessageId>,
     /// Values of every `X-OriginatorOrg`, lower case.
     pub originator_org: Vec<String>,
     /// The tenant ids of every `X-LD-Processed` (what stands before the comma) and
@@ -115,9 +117,10 @@ pub struct Inner {
     pub attachments: Vec<Attachment>,
     /// Registrable domains (public suffix list, IDNA A-labels, lower case) of the URLs in its text parts, each once.
     pub url_domains: Vec<String>,
-    /// SHA-256 over the decoded leaf parts in order; `None` if absent or [`partly_read`](Self::partly_read).
+    /// SHA-256 over the SHA-256 of each decoded leaf part in order (the module docs of `journal::walk`
+    /// say precisely over what); `None` if the journaled message is absent or its header is over the bound.
     pub content_digest: Option<[u8; 32]>,
-    /// A bound (header size, depth, parts) was reached: what is given is right, but not all of it.
+    /// A bound (header size, depth, parts, URLs) was reached: what is given is right, but not all of it.
     pub partly_read: bool,
 }
 
