@@ -12,12 +12,15 @@
 pub mod certs;
 pub mod cli;
 pub mod config;
+pub mod directory;
 pub mod escape;
+pub mod graph;
 pub mod index;
 pub mod journal;
 pub mod key;
 pub mod mail;
 pub mod onboard;
+pub mod retract;
 pub mod segment;
 pub mod smtp;
 pub mod state;
