@@ -251,6 +251,15 @@ impl Log {
         fsync_dir(&self.directory).map_err(SegmentError::io(&self.directory))
     }
 
+    /// Whether both copies of the header of a position's segment are whole. One is enough to read it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn header_whole(&self, position: Position) -> Result<bool, SegmentError> {
+        Ok(self.segment(position)?.header_whole())
+    }
+
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
