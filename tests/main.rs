@@ -5,6 +5,9 @@
     reason = "a test that cannot go on says so by panicking"
 )]
 
+mod bare;
 mod config;
 mod layering;
 mod parse_reports;
+mod smtp_dialogues;
+mod smtp_session;
