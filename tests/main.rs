@@ -6,6 +6,10 @@
 )]
 
 mod bare;
+mod cli_check;
+mod cli_command;
+mod cli_parse;
+mod cli_usage;
 mod config;
 mod layering;
 mod parse_reports;
