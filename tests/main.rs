@@ -15,3 +15,5 @@ mod layering;
 mod parse_reports;
 mod smtp_dialogues;
 mod smtp_session;
+mod store_search;
+mod store_support;

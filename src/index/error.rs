@@ -1,0 +1,81 @@
+//! Why the store cannot do what it was asked.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::codec::DecodeError;
+use super::log::{Position, SegmentError};
+use super::open::OpenError;
+use super::run::RunError;
+use crate::segment::LockError;
+
+/// Why the store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The report log cannot be read.
+    #[error(transparent)]
+    Log(#[from] SegmentError),
+    /// Another process has the store.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A frame with its checksum right is no report.
+    #[error("segment {}-{}, offset {}: {source}", position.partition, position.segment, position.offset)]
+    Frame {
+        /// Where it stands.
+        position: Position,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// The index of a partition cannot be read, and could not be made again.
+    #[error("index of partition {partition}: {what}; run `clawback store reindex`")]
+    Index {
+        /// The partition.
+        partition: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The clock went more than a day ahead or back: nothing is dropped until it has run on for a day.
+    #[error(
+        "the clock went from {from} to {to}; nothing is dropped by age before {until}, \
+         in case the clock is wrong"
+    )]
+    ClockJumped {
+        /// The time that was known before.
+        from: Timestamp,
+        /// What the clock says.
+        to: Timestamp,
+        /// When the clock is believed.
+        until: Timestamp,
+    },
+    /// The indexing thread has ended.
+    #[error("the index is closed: {0}")]
+    Closed(String),
+}
+
+impl StoreError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Why the index of one partition cannot be used. It is then made again from the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+}

@@ -1,0 +1,88 @@
+//! Whether the index was left in order, and by whom.
+//!
+//! After a crash of the process the kernel still has what sled wrote: the index goes on from its
+//! watermark. After a loss of power sled may open without an error and have holes; the boot id tells
+//! the two apart. The marker also names the index format and a check of the key that the terms are
+//! hashed with: an index made with another key finds nothing, so it is made again.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::error::StoreError;
+use super::key::TermHasher;
+use super::partition::Layout;
+use super::seal;
+use crate::mail::TenantName;
+use crate::segment::{fsync_dir, write_file_durable};
+
+/// Layout of everything under the index directory. Another one is removed and made again.
+const FORMAT: u32 = 1;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What this process writes into the marker.
+#[derive(Debug)]
+pub(crate) struct Marker {
+    /// Format and key.
+    head: String,
+    boot: String,
+}
+
+impl Marker {
+    /// Looks at what the last process left, removes what cannot be relied on, and marks the index as
+    /// being in use.
+    pub(crate) fn take(layout: &Layout, hasher: &TermHasher) -> Result<Self, StoreError> {
+        let check = hasher.hash(&TenantName::new(""), b"which key is this");
+        let marker = Self {
+            head: format!("clawback index {FORMAT} key {check:016x}"),
+            // Without a boot id every unclean stop counts as a loss of power.
+            boot: fs::read_to_string(BOOT_ID)
+                .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned()),
+        };
+        let path = layout.marker();
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        let mut lines = found.lines();
+        let (head, boot, state) = (lines.next(), lines.next(), lines.next());
+        if head != Some(&*marker.head) {
+            for directory in [layout.runs(), layout.opens()] {
+                seal::remove_open(&directory)?;
+            }
+        } else if state != Some("closed")
+            && (boot != Some(&*marker.boot) || marker.boot == "unknown")
+        {
+            seal::remove_open(&layout.opens())?;
+        }
+        for directory in [layout.runs(), layout.opens()] {
+            crate::segment::create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
+        }
+        marker.write(layout, "open")?;
+        Ok(marker)
+    }
+
+    /// Syncs what sled has written and marks the index as closed.
+    pub(crate) fn leave_in_order(&self, layout: &Layout) -> Result<(), StoreError> {
+        let opens = layout.opens();
+        sync_tree(&opens).map_err(StoreError::io(&opens))?;
+        self.write(layout, "closed")
+    }
+
+    fn write(&self, layout: &Layout, state: &str) -> Result<(), StoreError> {
+        let path = layout.marker();
+        let text = format!("{}\n{}\n{state}\n", self.head, self.boot);
+        write_file_durable(&path, text.as_bytes()).map_err(StoreError::io(&path))
+    }
+}
+
+/// Makes all files below a directory, and their names, durable.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    fsync_dir(path)
+}

@@ -1,0 +1,509 @@
+//! The index of the open partition: the newest entries in memory, the rest in sled.
+//!
+//! Some thousand reports are gathered in memory, sorted, packed into the blocks that runs are made of,
+//! and put into sled as one batch; then the watermark says how far the log is indexed. So sled takes
+//! a few hundred values for a batch instead of some twenty keys for every report, and a crash costs
+//! reading at most one batch from the log again. Nothing here is the truth: in any doubt the directory
+//! is removed and made again from the log.
+//!
+//! ```text
+//! w                                            watermark: number of batches, summary
+//! e · batch u32 · kind u8 · hash u64 · ordinal u32     a block, under its first entry
+//! r · first ordinal u32                                rows, up to 256 of them, and a CRC-32
+//! ```
+//! Numbers in keys are big endian, so that they order as they count.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use sled::Tree;
+
+use super::block::{Packer, checked, unpack};
+use super::codec::{DecodeError, Reader};
+use super::frame::Kept;
+use super::key::{Entry, Kind, TermHasher};
+use super::summary::{ROW_OCTETS, Row, Summary};
+use crate::segment::Position;
+
+/// Cache of sled, in octets. A partition's blocks take about 20 MB.
+const CACHE_OCTETS: u64 = 32 << 20;
+/// How often sled writes by itself, in milliseconds. Only shortens the replay after a crash.
+const FLUSH_EVERY_MS: u64 = 500;
+/// Rows in a value.
+const CHUNK_ROWS: usize = 256;
+const WATERMARK: &[u8] = b"w";
+
+/// Why the open partition's index cannot be used. It is then made again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// sled refused.
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    /// Something is not what was written.
+    #[error("damaged: {0}")]
+    Decode(#[from] DecodeError),
+}
+
+/// Index of the open partition. One thread writes, many read.
+#[derive(Debug)]
+pub(crate) struct OpenIndex {
+    db: sled::Db,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What is in no batch yet.
+    entries: BTreeSet<Entry>,
+    rows: Vec<Row>,
+    /// Batches that are whole in sled.
+    batches: u32,
+    summary: Summary,
+    /// First ordinal under each term that tells reports and messages apart.
+    first: HashMap<(u8, u64), (u32, i64)>,
+}
+
+/// What two reports of one message, or a report and its retry, have in common.
+pub(crate) const fn is_identity(kind: u8) -> bool {
+    kind == Kind::Record as u8 || kind == Kind::Report as u8 || kind == Kind::NetworkMessageId as u8
+}
+
+impl OpenIndex {
+    /// Opens what is there, or begins anew for a partition.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: the caller removes the directory and makes it again.
+    pub(crate) fn open(path: &Path, partition: u32) -> Result<Self, OpenError> {
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_OCTETS)
+            .flush_every_ms(Some(FLUSH_EVERY_MS))
+            .open()?;
+        let (batches, summary) = match db.get(WATERMARK)? {
+            None => (0, Summary::new(Position::start_of(partition))),
+            Some(value) => {
+                let mut from = Reader::new(checked(&value)?);
+                let batches = u32::from_be_bytes(from.array("batches")?);
+                (batches, Summary::decode(from.raw(from.left(), "summary")?)?)
+            }
+        };
+        let state = State {
+            entries: BTreeSet::new(),
+            rows: Vec::new(),
+            batches,
+            summary,
+            first: HashMap::new(),
+        };
+        let open = Self {
+            db,
+            state: RwLock::new(state),
+        };
+        open.remove_unfinished()?;
+        open.find_identities()?;
+        Ok(open)
+    }
+
+    /// Takes in a report that stands at `place`; the log is indexed up to `end` then.
+    pub(crate) fn add(&self, kept: &Kept, hasher: &TermHasher, place: Position, end: Position) {
+        let received = kept.received().as_millisecond();
+        let mut terms = Vec::with_capacity(32);
+        hasher.terms(kept, |kind, hash| terms.push((kind as u8, hash)));
+        for recipient in &kept.recipients {
+            let hash = hasher.recipient(&kept.tenant, recipient);
+            terms.push((Kind::Recipient as u8, hash));
+        }
+        let state = &mut *self.write();
+        let ordinal = state.summary.reports;
+        for (kind, hash) in terms {
+            if is_identity(kind) {
+                state
+                    .first
+                    .entry((kind, hash))
+                    .or_insert((ordinal, received));
+            }
+            state.entries.insert(Entry {
+                kind,
+                hash,
+                ordinal,
+            });
+        }
+        state.rows.push(Row {
+            place: place.packed(),
+            received,
+        });
+        state.summary.add(kept);
+        state.summary.end = end;
+    }
+
+    /// Takes note of a frame that adds no report.
+    pub(crate) fn pass(&self, end: Position, note: impl FnOnce(&mut Summary)) {
+        let state = &mut *self.write();
+        state.summary.end = end;
+        note(&mut state.summary);
+    }
+
+    /// Puts what is in memory into sled as a batch, and the watermark after it.
+    pub(crate) fn flush(&self) -> Result<(), OpenError> {
+        {
+            let state = self.read();
+            self.write_batch(&state)?;
+            let watermark = sealed(state.batches + 1, &state.summary);
+            self.db.insert(WATERMARK, watermark)?;
+        }
+        let state = &mut *self.write();
+        state.batches += 1;
+        state.entries.clear();
+        state.rows.clear();
+        Ok(())
+    }
+
+    /// Makes sled write to its files what it holds in memory: for an orderly stop, never while a
+    /// peer waits.
+    pub(crate) fn close(&self) -> Result<(), OpenError> {
+        self.flush()?;
+        self.db.flush()?;
+        Ok(())
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        self.read().summary.clone()
+    }
+
+    /// The summary's number of reports and the furthest that two of one message are apart.
+    pub(crate) fn reports_and_apart(&self) -> (u32, i64) {
+        let state = self.read();
+        (state.summary.reports, state.summary.apart)
+    }
+
+    /// Octets of its files.
+    pub(crate) fn octets(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    /// Reports that are in memory only.
+    pub(crate) fn unflushed(&self) -> usize {
+        self.read().rows.len()
+    }
+
+    /// The first report under an identity: its ordinal and `received`.
+    pub(crate) fn first(&self, kind: u8, hash: u64) -> Option<(u32, i64)> {
+        self.read().first.get(&(kind, hash)).copied()
+    }
+
+    /// Gives `take` the entries of a kind with a hash in `from..=to`; those of one term are in order.
+    pub(crate) fn find(
+        &self,
+        kind: u8,
+        (from, to): (u64, u64),
+        mut take: impl FnMut(u64, u32),
+    ) -> Result<(), OpenError> {
+        let state = self.read();
+        if from == to && is_identity(kind) && !state.first.contains_key(&(kind, from)) {
+            return Ok(());
+        }
+        for batch in 0..state.batches {
+            for value in self.blocks(batch, kind, (from, to))? {
+                unpack(&value?.1, |entry| {
+                    if entry.kind == kind && entry.hash >= from && entry.hash <= to {
+                        take(entry.hash, entry.ordinal);
+                    }
+                    entry.hash <= to
+                })?;
+            }
+        }
+        for entry in state.entries.range(bounds(kind, (from, to))) {
+            take(entry.hash, entry.ordinal);
+        }
+        Ok(())
+    }
+
+    /// About how many entries [`find`](Self::find) would give.
+    pub(crate) fn estimate(&self, kind: u8, range: (u64, u64)) -> Result<u64, OpenError> {
+        let state = self.read();
+        let mut count = state.entries.range(bounds(kind, range)).take(512).count() as u64;
+        for batch in 0..state.batches {
+            let blocks = self.blocks(batch, kind, range)?.take(64).count() as u64;
+            count += blocks.saturating_sub(1) * 512;
+        }
+        Ok(count)
+    }
+
+    /// The rows of these ordinals, which are in ascending order.
+    pub(crate) fn rows(&self, ordinals: &[u32]) -> Result<Vec<Row>, OpenError> {
+        let state = self.read();
+        let in_sled = state.summary.reports - state.rows.len() as u32;
+        let mut rows = Vec::with_capacity(ordinals.len());
+        let mut chunk = (0, Vec::new());
+        for ordinal in ordinals {
+            if let Some(place) = ordinal.checked_sub(in_sled) {
+                let row = state.rows.get(place as usize);
+                rows.push(*row.ok_or(DecodeError::Value("ordinal"))?);
+                continue;
+            }
+            let place = |first: u32| ordinal.checked_sub(first).map(|place| place as usize);
+            if place(chunk.0).is_none_or(|place| place >= chunk.1.len()) {
+                chunk = self.chunk(*ordinal)?;
+            }
+            let row = place(chunk.0).and_then(|place| chunk.1.get(place));
+            rows.push(*row.ok_or(DecodeError::Value("ordinal"))?);
+        }
+        Ok(rows)
+    }
+
+    /// Every entry of the batches in order, and every row, for the run. Nothing may be in memory only.
+    pub(crate) fn sorted(&self) -> Result<Merge<'_>, OpenError> {
+        let batches = self.read().batches;
+        let mut merge = Merge {
+            sources: (0..batches)
+                .map(|batch| Source::new(&self.db, batch))
+                .collect(),
+        };
+        for source in &mut merge.sources {
+            source.refill()?;
+        }
+        Ok(merge)
+    }
+
+    /// Every row in order, for the run.
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = Result<Row, OpenError>> + '_ {
+        self.db.scan_prefix(b"r").flat_map(|pair| {
+            let rows = pair
+                .map_err(OpenError::from)
+                .and_then(|(_, value)| unpack_rows(&value));
+            let (rows, error) = match rows {
+                Ok(rows) => (rows, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            rows.into_iter().map(Ok).chain(error)
+        })
+    }
+
+    fn write_batch(&self, state: &State) -> Result<(), OpenError> {
+        let mut packer = Packer::default();
+        let put = |(first, block): (Entry, Vec<u8>)| {
+            self.db
+                .insert(block_key(state.batches, first), block)
+                .map(drop)
+        };
+        for entry in &state.entries {
+            if let Some(done) = packer.push(*entry) {
+                put(done)?;
+            }
+        }
+        if let Some(done) = packer.finish() {
+            put(done)?;
+        }
+        let first = state.summary.reports - state.rows.len() as u32;
+        for (number, rows) in state.rows.chunks(CHUNK_ROWS).enumerate() {
+            let ordinal = first + (number * CHUNK_ROWS) as u32;
+            let mut octets: Vec<u8> = rows.iter().flat_map(Row::octets).collect();
+            octets.extend_from_slice(&crc32fast::hash(&octets).to_le_bytes());
+            self.db.insert(row_key(ordinal), octets)?;
+        }
+        Ok(())
+    }
+
+    /// The blocks of a batch that may hold entries of a kind with a hash in `from..=to`.
+    fn blocks(
+        &self,
+        batch: u32,
+        kind: u8,
+        (from, to): (u64, u64),
+    ) -> Result<impl Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>, OpenError> {
+        let key = |hash, ordinal| {
+            block_key(
+                batch,
+                Entry {
+                    kind,
+                    hash,
+                    ordinal,
+                },
+            )
+        };
+        let (lowest, start, end) = (key(0, 0), key(from, 0), key(to, u32::MAX));
+        let before = self
+            .db
+            .range(lowest..start.clone())
+            .next_back()
+            .transpose()?;
+        let start = before.map_or(start, |(key, _)| key.to_vec());
+        Ok(self.db.range(start..=end))
+    }
+
+    fn chunk(&self, ordinal: u32) -> Result<(u32, Vec<Row>), OpenError> {
+        let found = self.db.range(row_key(0)..=row_key(ordinal)).next_back();
+        let (key, value) = found.transpose()?.ok_or(DecodeError::Value("ordinal"))?;
+        let first = key.last_chunk::<4>().ok_or(DecodeError::Short("row key"))?;
+        Ok((u32::from_be_bytes(*first), unpack_rows(&value)?))
+    }
+
+    /// Removes what a crash left of a batch that the watermark does not know.
+    fn remove_unfinished(&self) -> Result<(), OpenError> {
+        let (batches, reports) = {
+            let state = self.read();
+            (state.batches, state.summary.reports)
+        };
+        let mut left = Vec::new();
+        let mut first = b"e".to_vec();
+        first.extend_from_slice(&batches.to_be_bytes());
+        for pair in self.db.range(first..b"f".to_vec()) {
+            left.push(pair?.0);
+        }
+        for pair in self.db.range(row_key(reports)..b"s".to_vec()) {
+            left.push(pair?.0);
+        }
+        for key in left {
+            self.db.remove(key)?;
+        }
+        Ok(())
+    }
+
+    fn find_identities(&self) -> Result<(), OpenError> {
+        let reports = self.read().summary.reports;
+        let ordinals: Vec<u32> = (0..reports).collect();
+        let rows = self.rows(&ordinals)?;
+        for kind in [Kind::Record, Kind::Report, Kind::NetworkMessageId] {
+            let mut found = Vec::new();
+            let batches = self.read().batches;
+            for batch in 0..batches {
+                for pair in self.blocks(batch, kind as u8, (0, u64::MAX))? {
+                    unpack(&pair?.1, |entry| {
+                        found.push((entry.hash, entry.ordinal));
+                        true
+                    })?;
+                }
+            }
+            let state = &mut *self.write();
+            for (hash, ordinal) in found {
+                let row = rows
+                    .get(ordinal as usize)
+                    .ok_or(DecodeError::Value("ordinal"))?;
+                let first = state.first.entry((kind as u8, hash));
+                first.or_insert((ordinal, row.received));
+            }
+        }
+        Ok(())
+    }
+
+    // A writer that panicked leaves a state that is behind at worst; the log has everything.
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bounds(kind: u8, (from, to): (u64, u64)) -> std::ops::RangeInclusive<Entry> {
+    let entry = |hash, ordinal| Entry {
+        kind,
+        hash,
+        ordinal,
+    };
+    entry(from, 0)..=entry(to, u32::MAX)
+}
+
+fn block_key(batch: u32, first: Entry) -> Vec<u8> {
+    let mut key = Vec::with_capacity(18);
+    key.push(b'e');
+    key.extend_from_slice(&batch.to_be_bytes());
+    key.push(first.kind);
+    key.extend_from_slice(&first.hash.to_be_bytes());
+    key.extend_from_slice(&first.ordinal.to_be_bytes());
+    key
+}
+
+fn row_key(ordinal: u32) -> Vec<u8> {
+    let mut key = vec![b'r'];
+    key.extend_from_slice(&ordinal.to_be_bytes());
+    key
+}
+
+fn unpack_rows(value: &[u8]) -> Result<Vec<Row>, OpenError> {
+    let rows = checked(value)?.chunks_exact(ROW_OCTETS);
+    Ok(rows.filter_map(Row::from_octets).collect())
+}
+
+/// The watermark's value.
+fn sealed(batches: u32, summary: &Summary) -> Vec<u8> {
+    let mut value = batches.to_be_bytes().to_vec();
+    value.extend_from_slice(&summary.encode());
+    value.extend_from_slice(&crc32fast::hash(&value).to_le_bytes());
+    value
+}
+
+/// The entries of all batches, merged.
+pub(crate) struct Merge<'a> {
+    sources: Vec<Source<'a>>,
+}
+
+impl Iterator for Merge<'_> {
+    type Item = Result<Entry, OpenError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let ready = self
+            .sources
+            .iter_mut()
+            .filter(|source| source.next.is_some());
+        let least = ready.min_by_key(|source| source.next)?;
+        let entry = least.next?;
+        match least.refill() {
+            Ok(()) => Some(Ok(entry)),
+            Err(error) => {
+                self.sources.clear();
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// One batch, read block by block.
+struct Source<'a> {
+    db: &'a Tree,
+    batch: u32,
+    after: Option<Vec<u8>>,
+    block: std::vec::IntoIter<Entry>,
+    next: Option<Entry>,
+}
+
+impl<'a> Source<'a> {
+    fn new(db: &'a Tree, batch: u32) -> Self {
+        Self {
+            db,
+            batch,
+            after: None,
+            block: Vec::new().into_iter(),
+            next: None,
+        }
+    }
+
+    /// Puts the next entry of the batch in `next`.
+    fn refill(&mut self) -> Result<(), OpenError> {
+        self.next = self.block.next();
+        if self.next.is_some() {
+            return Ok(());
+        }
+        let mut prefix = vec![b'e'];
+        prefix.extend_from_slice(&self.batch.to_be_bytes());
+        let found = match &self.after {
+            // No key is that of the block with an octet more.
+            Some(after) => self.db.get_gt(after)?,
+            None => self.db.scan_prefix(&prefix).next().transpose()?,
+        };
+        let Some((key, value)) = found.filter(|(key, _)| key.starts_with(&prefix)) else {
+            return Ok(());
+        };
+        let mut entries = Vec::with_capacity(1024);
+        unpack(&value, |entry| {
+            entries.push(entry);
+            true
+        })?;
+        self.after = Some(key.to_vec());
+        self.block = entries.into_iter();
+        self.next = self.block.next();
+        Ok(())
+    }
+}

@@ -1,0 +1,391 @@
+//! The store's handle: opening, committing, asking, retention.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::commit::{CommitError, Committer, Pending};
+use super::error::StoreError;
+use super::frame::{KIND_RECIPIENTS, KIND_REPORT, Kept, encode_spilled};
+use super::identity::record_id;
+use super::indexer::Indexer;
+use super::key::TermHasher;
+use super::log::{self, Frame, Log, Position};
+use super::marker::Marker;
+use super::partition::{Layout, PartitionName};
+use super::query::Query;
+use super::record::Record;
+use super::search::Search;
+use super::shared::Shared;
+use crate::journal::{Recipient, Report};
+use crate::key::StoreKey;
+use crate::mail::{MessageId, RecordId, TenantName};
+use crate::segment::{DirectoryLock, create_dir_durable};
+
+/// Recipients in one frame; more are spilled.
+const RECIPIENTS_PER_FRAME: usize = 1000;
+
+/// Where a store is and how it keeps things.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its directory; `log/` and `index/` below it belong to the store.
+    pub path: PathBuf,
+    /// The key from which that of the index is derived.
+    pub key: StoreKey,
+    /// Reports older than this are dropped, partition by partition.
+    pub retention: Duration,
+    /// A partition of so many reports is closed.
+    pub partition_reports: u64,
+    /// A partition whose first report is so old is closed.
+    pub partition_age: Duration,
+}
+
+impl Options {
+    /// With 90 days of retention, and partitions of 100,000 reports or a day.
+    pub fn new(path: PathBuf, key: StoreKey) -> Self {
+        Self {
+            path,
+            key,
+            retention: Duration::from_secs(90 * 86_400),
+            partition_reports: 100_000,
+            partition_age: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// A report that is to be kept. Its recipients may have been given before ([`Draft::recipients`]).
+#[derive(Debug, Clone)]
+pub struct NewReport {
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The region of its journal address.
+    pub region: Option<String>,
+    /// When it arrived; of an imported report its own date.
+    pub arrived: Timestamp,
+    /// Who delivered it.
+    pub peer: String,
+    /// The report, of kind `Report`.
+    pub report: Report,
+}
+
+/// A report is on stable storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The record it belongs to.
+    pub record: RecordId,
+    /// How many recipients it names.
+    pub recipients: u64,
+}
+
+/// What was journaled, and where to find it. Clones share it; when the last is dropped, what was
+/// committed is indexed in the background and the threads end. [`Store::close`] waits for that.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) committer: Committer,
+    pub(crate) options: Arc<Options>,
+    pub(crate) upkeep: Arc<Upkeep>,
+}
+
+/// What only the handles need.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    thread: Mutex<Option<JoinHandle<()>>>,
+    lock: Mutex<Option<DirectoryLock>>,
+    filling: Mutex<Filling>,
+    pub(crate) clock: Mutex<super::retention::Clock>,
+}
+
+/// How full the open partition is.
+#[derive(Debug, Clone, Copy)]
+struct Filling {
+    partition: u32,
+    reports: u64,
+    first: Option<Timestamp>,
+}
+
+impl Store {
+    /// Opens or makes a store. Fast: what has to be indexed again is indexed by a thread, while
+    /// reports are committed already and queries wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: the directory is in use, cannot be written, or is of a newer version.
+    pub fn open(options: Options, now: Timestamp) -> Result<Self, StoreError> {
+        let layout = Layout::new(&options.path);
+        for directory in [layout.log(), layout.index()] {
+            create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
+        }
+        let lock = DirectoryLock::acquire(&layout.log())?;
+        let hasher = TermHasher::new(&options.key.derive("index terms"));
+        let marker = Marker::take(&layout, &hasher)?;
+        let log = Arc::new(log::open(&layout.log())?);
+        let current = current_partition(&log, &layout);
+        let end = log.end();
+        let (committer, feed) =
+            Committer::start(Arc::clone(&log), current).map_err(StoreError::io(&options.path))?;
+        let clock = super::retention::Clock::load(&layout, now);
+        let shared = Arc::new(Shared::new(layout, hasher));
+        let indexer = Indexer::new(Arc::clone(&shared), Arc::clone(&log), marker);
+        let thread = std::thread::Builder::new()
+            .name("index".to_owned())
+            .spawn(move || indexer.run(current, end, &feed))
+            .map_err(StoreError::io(&options.path))?;
+        Ok(Self {
+            shared,
+            committer,
+            options: Arc::new(options),
+            upkeep: Arc::new(Upkeep {
+                thread: Mutex::new(Some(thread)),
+                lock: Mutex::new(Some(lock)),
+                filling: Mutex::new(Filling {
+                    partition: current,
+                    reports: 0,
+                    first: None,
+                }),
+                clock: Mutex::new(clock),
+            }),
+        })
+    }
+
+    /// Commits and indexes what is under way, leaves the index in order, and lets go of the directory.
+    /// Blocks: not to be called from an async task. Later commits fail with [`CommitError::Closed`].
+    pub fn close(&self) {
+        self.committer.shut_down();
+        let thread = lock(&self.upkeep.thread).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!(
+                "the indexing thread panicked; the index is made again at the next start"
+            );
+        }
+        lock(&self.upkeep.lock).take();
+    }
+
+    /// Begins to keep a report.
+    pub fn begin(&self) -> Draft {
+        Draft {
+            store: self.clone(),
+            spilled: Vec::new(),
+            partial: Vec::new(),
+        }
+    }
+
+    /// Waits until every report acknowledged before is visible to queries.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Closed`]: the indexing thread has ended.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        let frames = self.committer.committed();
+        self.shared.progress.wait_async(frames).await
+    }
+
+    /// As [`settled`](Self::settled), blocking.
+    ///
+    /// # Errors
+    ///
+    /// As [`settled`](Self::settled).
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.shared.progress.wait(self.committer.committed())
+    }
+
+    /// The records for which all terms hold, newest `received` first, of everything acknowledged
+    /// before. Blocks, at the start until that is indexed: to be called on a blocking thread. An error
+    /// in the middle costs the records it tells of, the next ones still come.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]: the index is closed or cannot be read.
+    pub fn search(&self, query: &Query) -> Result<Search, StoreError> {
+        self.settle()?;
+        Search::new(Arc::clone(&self.shared), query.clone())
+    }
+
+    /// The record of this name. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`search`](Self::search).
+    pub fn record(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
+        let query = Query {
+            record: Some(id),
+            limit: Some(1),
+            ..Query::default()
+        };
+        self.search(&query)?.next().transpose()
+    }
+
+    /// The records with this Message-ID, newest first. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`search`](Self::search).
+    pub fn by_message_id(
+        &self,
+        tenant: Option<&TenantName>,
+        id: &MessageId,
+    ) -> Result<Vec<Record>, StoreError> {
+        let query = Query {
+            tenant: tenant.cloned(),
+            message_id: Some(id.clone()),
+            ..Query::default()
+        };
+        self.search(&query)?.collect()
+    }
+
+    /// Takes note of a committed report, and closes the partition if it is full or old.
+    fn count(&self, position: Position, arrived: Timestamp) {
+        let mut filling = lock(&self.upkeep.filling);
+        if position.partition > filling.partition {
+            *filling = Filling {
+                partition: position.partition,
+                reports: 0,
+                first: None,
+            };
+        }
+        if position.partition < filling.partition {
+            return;
+        }
+        // What was there at the start is known once it is indexed.
+        if filling.reports == 0
+            && let Some(partition) = self
+                .shared
+                .partition(PartitionName::Live(position.partition))
+            && let Some(source) = partition.source()
+        {
+            let summary = source.summary();
+            filling.reports = summary.reports.into();
+            filling.first = summary
+                .arrived
+                .and_then(|(first, _)| Timestamp::from_millisecond(first).ok());
+        }
+        filling.reports += 1;
+        let first = *filling.first.get_or_insert(arrived);
+        let age = arrived.duration_since(first).unsigned_abs();
+        if filling.reports >= self.options.partition_reports || age >= self.options.partition_age {
+            self.committer.rotate(filling.partition + 1);
+        }
+    }
+
+    /// Closes the open partition if its first report is old: for a feed that is silent.
+    pub(crate) fn close_old_partition(&self, now: Timestamp) {
+        let newest = self.shared.all().into_iter().next_back();
+        if let Some(partition) = newest
+            && let PartitionName::Live(number) = partition.name
+            && let Some(super::partition::Source::Open(open)) = partition.source()
+            && let Some((first, _)) = open.summary().arrived
+            && let Ok(first) = Timestamp::from_millisecond(first)
+            && now.duration_since(first).unsigned_abs() >= self.options.partition_age
+        {
+            self.committer.rotate(number + 1);
+        }
+    }
+
+    /// Frames that are committed and not yet indexed.
+    pub fn lag(&self) -> u64 {
+        let applied = self.shared.progress.now();
+        self.committer.committed().saturating_sub(applied.frames)
+    }
+
+    /// Is everything that the log held at the start indexed?
+    pub fn is_ready(&self) -> bool {
+        self.shared.progress.now().ready
+    }
+
+    /// Removes the index of a store that no process has open, and makes it again from the log. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and what went wrong on the way.
+    pub fn reindex(options: Options, now: Timestamp) -> Result<super::Stats, StoreError> {
+        let layout = Layout::new(&options.path);
+        create_dir_durable(&layout.log()).map_err(StoreError::io(&layout.log()))?;
+        {
+            let _lock = DirectoryLock::acquire(&layout.log())?;
+            super::seal::remove_open(&layout.index())?;
+        }
+        let store = Self::open(options, now)?;
+        store.shared.progress.wait(0)?;
+        let stats = store.stats();
+        store.close();
+        Ok(stats)
+    }
+}
+
+/// Where frames go: the newest partition, or the one after it if that was sealed.
+fn current_partition(log: &Log, layout: &Layout) -> u32 {
+    match log.partitions().last() {
+        None => 1,
+        Some(newest) if layout.run(PartitionName::Live(*newest)).exists() => newest + 1,
+        Some(newest) => *newest,
+    }
+}
+
+/// A report on its way into the store. Dropping it leaves nothing that a reader would see.
+#[derive(Debug)]
+pub struct Draft {
+    store: Store,
+    spilled: Vec<Pending>,
+    partial: Vec<Recipient>,
+}
+
+impl Draft {
+    /// Takes recipients of the report as they stream in, in any number; of very many it writes those
+    /// that came first.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]: the report cannot be kept now.
+    pub async fn recipients(&mut self, recipients: Vec<Recipient>) -> Result<(), CommitError> {
+        self.partial.extend(recipients);
+        while self.partial.len() > RECIPIENTS_PER_FRAME {
+            let rest = self.partial.split_off(RECIPIENTS_PER_FRAME);
+            let chunk = std::mem::replace(&mut self.partial, rest);
+            let frame = Frame::new(KIND_RECIPIENTS, encode_spilled(&chunk));
+            self.spilled
+                .push(self.store.committer.enqueue(vec![frame]).await?);
+        }
+        Ok(())
+    }
+
+    /// Keeps the report: on return it is on stable storage, and the peer may be told so.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`]: it is not kept.
+    pub async fn commit(mut self, new: NewReport) -> Result<Committed, CommitError> {
+        let mut report = new.report;
+        self.recipients(std::mem::take(&mut report.recipients))
+            .await?;
+        let mut spilled = Vec::with_capacity(self.spilled.len());
+        for pending in self.spilled {
+            spilled.extend(pending.await?);
+        }
+        report.recipients = self.partial;
+        let kept = Kept::new(
+            new.tenant,
+            new.region,
+            new.arrived,
+            new.peer,
+            report,
+            spilled,
+        );
+        let (record, recipients) = (record_id(&kept), kept.recipient_count);
+        let frame = Frame::new(KIND_REPORT, kept.encode());
+        let positions = self.store.committer.append(vec![frame]).await?;
+        if let Some(position) = positions.first() {
+            self.store.count(*position, kept.arrived);
+        }
+        Ok(Committed { record, recipients })
+    }
+}
+
+/// Nothing under these locks is left half done by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
