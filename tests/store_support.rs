@@ -103,7 +103,7 @@ pub(crate) async fn keep(store: &Store, new: NewReport) -> Committed {
 /// What a query finds, read on a blocking thread as callers do.
 pub(crate) async fn find(store: &Store, query: Query) -> Vec<Record> {
     let store = store.clone();
-    let search = move || store.search(&query).unwrap().collect::<Result<Vec<_>, _>>();
+    let search = move || store.search(&query).collect::<Result<Vec<_>, _>>();
     tokio::task::spawn_blocking(search).await.unwrap().unwrap()
 }
 

@@ -37,6 +37,8 @@ pub struct Search {
     candidates: BinaryHeap<Candidate>,
     found: BinaryHeap<Found>,
     left: u64,
+    /// Why there is nothing to find.
+    failed: Option<StoreError>,
 }
 
 /// A partition as the query sees it.
@@ -92,8 +94,38 @@ struct Gathered {
 }
 
 impl Search {
+    /// A query that only tells why there is no answer.
+    pub(crate) fn failed(shared: Arc<Shared>, error: StoreError) -> Self {
+        let bounds = (i64::MAX, i64::MIN);
+        let mut search = Self::over(shared, Query::default(), Vec::new(), bounds, 0);
+        search.failed = Some(error);
+        search
+    }
+
+    fn over(
+        shared: Arc<Shared>,
+        query: Query,
+        views: Vec<View>,
+        bounds: (i64, i64),
+        apart: i64,
+    ) -> Self {
+        Self {
+            left: query.limit.unwrap_or(u64::MAX),
+            shared,
+            query,
+            unloaded: Vec::new(),
+            views,
+            drivers: None,
+            bounds,
+            apart,
+            candidates: BinaryHeap::new(),
+            found: BinaryHeap::new(),
+            failed: None,
+        }
+    }
+
     /// A query over what is indexed now.
-    pub(crate) fn new(shared: Arc<Shared>, query: Query) -> Result<Self, StoreError> {
+    pub(crate) fn new(shared: Arc<Shared>, query: Query) -> Self {
         // The partitions first: a report that is seen widens the distance before it can be found.
         let mut tenants = Vec::new();
         let mut views = Vec::new();
@@ -125,18 +157,7 @@ impl Search {
                 .saturating_add(apart)
                 .saturating_add(1)
         });
-        let mut search = Self {
-            left: query.limit.unwrap_or(u64::MAX),
-            shared,
-            query,
-            unloaded: Vec::new(),
-            views,
-            drivers: None,
-            bounds: (since, until),
-            apart,
-            candidates: BinaryHeap::new(),
-            found: BinaryHeap::new(),
-        };
+        let mut search = Self::over(shared, query, views, (since, until), apart);
         if tenants.is_empty() {
             search.left = 0;
         }
@@ -144,15 +165,14 @@ impl Search {
         search
             .unloaded
             .sort_by_key(|view| search.views.get(*view).map(|view| view.received.1));
-        let mut drivers = Vec::new();
-        for tenant in &tenants {
-            match search.driver(tenant)? {
-                Some(driver) => drivers.push(driver),
-                None => return Ok(search),
-            }
+        let drivers = tenants.iter().map(|tenant| search.driver(tenant));
+        let drivers = drivers.collect::<Result<Vec<_>, _>>();
+        let drivers = drivers.map(|drivers| drivers.into_iter().collect::<Option<Vec<_>>>());
+        match drivers {
+            Ok(drivers) => search.drivers = drivers,
+            Err(error) => search.failed = Some(error),
         }
-        search.drivers = Some(drivers);
-        Ok(search)
+        search
     }
 
     /// Positions of the views that can hold reports with `received` in these bounds.
@@ -411,6 +431,10 @@ impl Iterator for Search {
     type Item = Result<Record, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            self.left = 0;
+            return Some(Err(error));
+        }
         if self.left == 0 {
             return None;
         }

@@ -175,56 +175,53 @@ impl Store {
         }
     }
 
-    /// Waits until every report acknowledged before is visible to queries.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Closed`]: the indexing thread has ended.
-    pub async fn settled(&self) -> Result<(), StoreError> {
+    /// Waits until every report acknowledged before is visible to queries, or the index has ended: then
+    /// each query says so.
+    pub async fn settled(&self) {
         let frames = self.committer.committed();
-        self.shared.progress.wait_async(frames).await
+        // Whoever asks next is told.
+        let _ = self.shared.progress.wait_async(frames).await;
     }
 
     /// As [`settled`](Self::settled), blocking.
     ///
     /// # Errors
     ///
-    /// As [`settled`](Self::settled).
+    /// [`StoreError::Closed`]: the indexing thread has ended.
     pub fn settle(&self) -> Result<(), StoreError> {
         self.shared.progress.wait(self.committer.committed())
     }
 
     /// The records for which all terms hold, newest `received` first, of everything acknowledged
     /// before. Blocks, at the start until that is indexed: to be called on a blocking thread. An error
-    /// in the middle costs the records it tells of, the next ones still come.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]: the index is closed or cannot be read.
-    pub fn search(&self, query: &Query) -> Result<Search, StoreError> {
-        self.settle()?;
-        Search::new(Arc::clone(&self.shared), query.clone())
+    /// in the middle costs the record it tells of, the next ones still come.
+    pub fn search(&self, query: &Query) -> Search {
+        let shared = Arc::clone(&self.shared);
+        match self.settle() {
+            Ok(()) => Search::new(shared, query.clone()),
+            Err(error) => Search::failed(shared, error),
+        }
     }
 
     /// The record of this name. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`search`](Self::search).
+    /// [`StoreError`]: the index has ended or cannot be read.
     pub fn record(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let query = Query {
             record: Some(id),
             limit: Some(1),
             ..Query::default()
         };
-        self.search(&query)?.next().transpose()
+        self.search(&query).next().transpose()
     }
 
     /// The records with this Message-ID, newest first. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`search`](Self::search).
+    /// [`StoreError`]: the index has ended or cannot be read.
     pub fn by_message_id(
         &self,
         tenant: Option<&TenantName>,
@@ -235,7 +232,7 @@ impl Store {
             message_id: Some(id.clone()),
             ..Query::default()
         };
-        self.search(&query)?.collect()
+        self.search(&query).collect()
     }
 
     /// Takes note of a committed report, and closes the partition if it is full or old.
