@@ -104,6 +104,11 @@ impl Base {
         &self.path
     }
 
+    /// The host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.url)
+    }
+
     /// Scheme, host and port are equal.
     pub fn same_origin(&self, other: &Url) -> bool {
         self.url.origin() == other.origin()

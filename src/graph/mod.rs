@@ -4,7 +4,7 @@
 //! A mail request always asks for immutable ids, so that the id of a copy survives its moves.
 
 pub mod api;
-
+pub mod client;
 pub mod cloud;
 pub mod folder;
 pub mod pace;
