@@ -21,6 +21,7 @@ pub mod journal;
 pub mod key;
 pub mod mail;
 pub mod onboard;
+pub mod quarantine;
 pub mod retract;
 pub mod segment;
 pub mod smtp;
