@@ -98,6 +98,13 @@ impl Leaf {
     }
 }
 
+impl Leaf {
+    /// The chain and the key, for a TLS client.
+    pub(crate) fn identity(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain.clone(), self.key.clone_key())
+    }
+}
+
 /// The cryptography that all TLS here uses.
 pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())

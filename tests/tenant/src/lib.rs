@@ -7,13 +7,14 @@
 //!   options and members refused, fields missing where Graph omits them, inner requests of a batch held to
 //!   the same rules as outer ones, both readings of the throttle, latency and faults by seed.
 //! - [`Tenant::deliver`] puts a message into mailboxes and queues the journal reports that Exchange Online
-//!   would send.
+//!   would send; a [`Connector`] sends them over SMTP, with TLS, BDAT and retries.
 //!
 //! What nobody outside Microsoft knows for sure can be switched: [`Guesses`].
 //! Everything follows from [`Settings::seed`], times and the order of events apart.
 
 mod ca;
 mod clock;
+mod connector;
 mod directory;
 mod graph;
 mod http;
@@ -30,6 +31,7 @@ mod traffic;
 mod world;
 
 pub use ca::{Authority, Leaf};
+pub use connector::{Connector, SmartHost, Statistics, Tls, Undeliverable};
 pub use mail::{Attachment, Delivered, Forks, Mail};
 pub use settings::{
     Concurrency, Conduct, Contact, Fault, FaultKind, Forward, Group, GroupKind, Guesses,
@@ -50,4 +52,7 @@ pub enum TenantError {
     /// TLS cannot be set up.
     #[error("the simulated tenant cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// A certificate or a server's name cannot be read.
+    #[error("the smart host's authority or name cannot be read: {0}")]
+    Pem(String),
 }
