@@ -24,6 +24,7 @@ pub mod onboard;
 pub mod quarantine;
 pub mod retract;
 pub mod segment;
+pub mod server;
 pub mod smtp;
 pub mod state;
 pub mod telemetry;

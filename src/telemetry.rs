@@ -29,18 +29,26 @@ pub mod metric {
     pub const REPORTS_TOTAL: &str = "clawback_reports_total";
     /// Octets of content that were received.
     pub const CONTENT_OCTETS_TOTAL: &str = "clawback_content_octets_total";
-    /// From the end of the content to its durable commit.
+    /// From the end of the content to its answer.
+    pub const ANSWER_SECONDS: &str = "clawback_answer_seconds";
+    /// From the first write of a group of commits to the end of its sync.
     pub const COMMIT_SECONDS: &str = "clawback_commit_seconds";
+    /// Commits that one sync made durable.
+    pub const COMMIT_GROUP_APPENDS: &str = "clawback_commit_group_appends";
+    /// Octets written to the report log.
+    pub const COMMIT_OCTETS_TOTAL: &str = "clawback_commit_octets_total";
+    /// Groups that could not be committed, by `reason`.
+    pub const COMMIT_FAILURES_TOTAL: &str = "clawback_commit_failures_total";
     /// Memory that content of all sessions holds now.
     pub const CONTENT_MEMORY_BYTES: &str = "clawback_content_memory_bytes";
-    /// Reports that are acknowledged but not yet indexed.
-    pub const INDEX_LAG: &str = "clawback_index_lag_reports";
+    /// Frames of the report log that are not yet indexed.
+    pub const INDEX_LAG: &str = "clawback_index_lag_frames";
     /// Reports in the index.
     pub const INDEX_REPORTS: &str = "clawback_index_reports";
     /// Partitions of the index.
     pub const INDEX_PARTITIONS: &str = "clawback_index_partitions";
-    /// What the store takes on the disk.
-    pub const STORE_BYTES: &str = "clawback_store_bytes";
+    /// What the index takes on the disk.
+    pub const INDEX_OCTETS: &str = "clawback_index_octets";
     /// What the quarantine takes on the disk.
     pub const QUARANTINE_BYTES: &str = "clawback_quarantine_bytes";
     /// Since the last report of a `tenant`.
@@ -101,10 +109,34 @@ pub const METRICS: &[(&str, MetricKind, Unit, &str)] = {
             "octets of content received",
         ),
         (
+            metric::ANSWER_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "from the end of the content to its answer",
+        ),
+        (
             metric::COMMIT_SECONDS,
             Histogram,
             Unit::Seconds,
-            "from the end of the content to its durable commit",
+            "from the first write of a group of commits to the end of its fdatasync",
+        ),
+        (
+            metric::COMMIT_GROUP_APPENDS,
+            Histogram,
+            Unit::Count,
+            "commits that one fdatasync made durable",
+        ),
+        (
+            metric::COMMIT_OCTETS_TOTAL,
+            Counter,
+            Unit::Bytes,
+            "octets written to the report log",
+        ),
+        (
+            metric::COMMIT_FAILURES_TOTAL,
+            Counter,
+            Unit::Count,
+            "groups that could not be committed, by reason: full, failed",
         ),
         (
             metric::CONTENT_MEMORY_BYTES,
@@ -116,7 +148,7 @@ pub const METRICS: &[(&str, MetricKind, Unit, &str)] = {
             metric::INDEX_LAG,
             Gauge,
             Unit::Count,
-            "reports acknowledged but not yet indexed",
+            "frames of the report log (a report, or many recipients of one) that are not yet indexed",
         ),
         (
             metric::INDEX_REPORTS,
@@ -131,10 +163,10 @@ pub const METRICS: &[(&str, MetricKind, Unit, &str)] = {
             "partitions of the index",
         ),
         (
-            metric::STORE_BYTES,
+            metric::INDEX_OCTETS,
             Gauge,
             Unit::Bytes,
-            "what the store takes on the disk",
+            "what the index takes on the disk, the report log apart",
         ),
         (
             metric::QUARANTINE_BYTES,
@@ -260,6 +292,10 @@ pub fn metrics() -> &'static PrometheusHandle {
     HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
+            .and_then(|builder| {
+                let appends = Matcher::Suffix("_appends".to_owned());
+                builder.set_buckets_for_metric(appends, &APPENDS)
+            })
             .unwrap_or_else(|_| PrometheusBuilder::new())
             .build_recorder();
         let handle = recorder.handle();
@@ -275,6 +311,9 @@ const SECONDS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
     30.0,
 ];
+
+/// Bounds for how many commits one sync covers.
+const APPENDS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// Gives the recorder the unit and the text of each metric.
 fn describe() {

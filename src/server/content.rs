@@ -1,0 +1,486 @@
+//! What becomes of a message: its content streams through the journal scanner, and at its end it is
+//! in the index, or in the quarantine, or the peer is asked to try again.
+//!
+//! | what it is | where it goes |
+//! |---|---|
+//! | a report, and it is proven that the tenant sent it | index |
+//! | a report without that proof, one that cannot be read, any other mail | quarantine, whole |
+//! | Exchange Online's mail that validates a connector | the feed's state |
+//!
+//! Proven is: the forward-path was the tenant's journal address, the peer is on the tenant's list,
+//! and the stamps in the outer header name the tenant and nobody else.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use metrics::{counter, histogram};
+use tracing::{error, info, warn};
+
+use super::book::Place;
+use super::memory::{Budget, Share};
+use super::spool::Spool;
+use super::{Parts, Settings, clock};
+use crate::config;
+use crate::escape;
+use crate::index::{CommitError, Draft, NewReport};
+use crate::journal::{self, Belief, Expected, Kind, Outer, Report, Scanner, Stage};
+use crate::mail::{ReversePath, TenantName};
+use crate::quarantine::{Meta, QuarantineError};
+use crate::smtp::Deferral;
+use crate::telemetry::metric;
+
+/// Recipients that are gathered before they are written; more wait in memory for nobody.
+const RECIPIENTS_AT_ONCE: usize = 1000;
+
+/// Memory is asked for in steps of so many octets, so that not each packet counts.
+const MEMORY_STEP: u64 = 16 * 1024;
+
+/// Where a message comes from and for whom it is.
+pub(super) struct Origin {
+    pub(super) place: Arc<Place>,
+    /// The peer is on the tenant's list.
+    pub(super) listed: bool,
+    /// Number of the session.
+    pub(super) session: u64,
+    pub(super) peer: IpAddr,
+    /// The first name that the peer's certificate proved.
+    pub(super) certificate: Option<String>,
+    pub(super) reverse_path: ReversePath,
+}
+
+impl Origin {
+    /// The peer as records and the quarantine name it.
+    fn peer(&self) -> String {
+        match &self.certificate {
+            Some(name) => format!("{} {}", self.peer, escape::plain(name)),
+            None => self.peer.to_string(),
+        }
+    }
+
+    /// What the quarantine is told before the message is judged: enough to judge it again.
+    fn meta(&self) -> Meta {
+        let mut facts = BTreeMap::from([
+            ("forward_path".to_owned(), self.place.address.to_string()),
+            ("peer_listed".to_owned(), self.listed.to_string()),
+        ]);
+        if let Some(region) = &self.place.region {
+            facts.insert("region".to_owned(), region.clone());
+        }
+        if let Some(address) = self.reverse_path.address() {
+            facts.insert("reverse_path".to_owned(), address.to_string());
+        }
+        Meta {
+            tenant: self.place.tenant.name.clone(),
+            received: clock::wall(),
+            peer: self.peer(),
+            kind: kind_word(Kind::NotReport).to_owned(),
+            reason: "not judged".to_owned(),
+            message_id: None,
+            facts,
+        }
+    }
+}
+
+/// What to answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// 250 with this text: it is on stable storage.
+    Kept(String),
+    /// 451 or 452: it is not.
+    Deferred(Deferral),
+}
+
+/// A message under way.
+pub(super) struct Content {
+    parts: Parts,
+    origin: Origin,
+    scanner: Scanner,
+    spool: Spool,
+    draft: Option<Draft>,
+    fate: Fate,
+    share: Share,
+    /// Octets so far.
+    size: u64,
+    began: Instant,
+}
+
+/// What is known of a message's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// The outer header is not read yet.
+    Open,
+    /// A report that is proven: its octets are kept only until its envelope part is read.
+    Proven,
+    /// Its octets go to the quarantine, whatever else it says.
+    Doubted,
+    /// We have no memory or space for it.
+    Lost(Deferral),
+}
+
+impl Content {
+    /// Begins a message, if there is memory for one.
+    pub(super) fn begin(
+        parts: &Parts,
+        budget: &Budget,
+        settings: &Settings,
+        origin: Origin,
+    ) -> Result<Self, Deferral> {
+        let mut share = budget.share();
+        if !share.hold(MEMORY_STEP) {
+            return Err(Deferral::Memory);
+        }
+        Ok(Self {
+            parts: parts.clone(),
+            scanner: Scanner::new(settings.journal.clone()),
+            spool: Spool::new(parts.quarantine.clone(), origin.meta()),
+            draft: None,
+            fate: Fate::Open,
+            share,
+            size: 0,
+            began: clock::now(),
+            origin,
+        })
+    }
+
+    /// The next octets of the content.
+    pub(super) async fn handle_octets(&mut self, octets: &[u8]) {
+        self.size += octets.len() as u64;
+        counter!(metric::CONTENT_OCTETS_TOTAL).increment(octets.len() as u64);
+        if matches!(self.fate, Fate::Lost(_)) {
+            return;
+        }
+        // In doubt, only what names the message is still of interest.
+        let stage = self.scanner.stage();
+        if self.fate != Fate::Doubted || matches!(stage, Stage::OuterHeader | Stage::Envelope) {
+            self.scanner.handle_octets(octets);
+        }
+        let kept = self.spool.write(octets).await;
+        let kept = match kept {
+            Ok(()) => self.advance().await,
+            Err(error) => Err(quarantine_trouble(&error)),
+        };
+        if let Err(reason) = kept {
+            self.lose(reason);
+        }
+    }
+
+    /// Judges as soon as it can, and lets go of what is not needed any more.
+    async fn advance(&mut self) -> Result<(), Deferral> {
+        let stage = self.scanner.stage();
+        if self.fate == Fate::Open
+            && stage != Stage::OuterHeader
+            && let Some(outer) = self.scanner.outer()
+        {
+            self.fate = match doubt(&self.origin, outer) {
+                None => Fate::Proven,
+                Some(_) => Fate::Doubted,
+            };
+        }
+        match self.fate {
+            Fate::Proven if stage == Stage::Failed => self.fate = Fate::Doubted,
+            Fate::Proven => {
+                if matches!(stage, Stage::Journaled | Stage::Rest) {
+                    self.spool.drop_all();
+                }
+                if self.scanner.pending_recipients() >= RECIPIENTS_AT_ONCE {
+                    self.write_recipients().await?;
+                }
+            }
+            // Nobody will look for them.
+            Fate::Doubted => drop(self.scanner.take_recipients()),
+            Fate::Open | Fate::Lost(_) => {}
+        }
+        self.hold_memory().await
+    }
+
+    /// Writes the recipients that are known so far ahead of the report.
+    async fn write_recipients(&mut self) -> Result<(), Deferral> {
+        let recipients = self.scanner.take_recipients();
+        let draft = self.draft.get_or_insert_with(|| self.parts.store.begin());
+        draft
+            .recipients(recipients)
+            .await
+            .map_err(|error| commit_trouble(&error))
+    }
+
+    /// Accounts for the memory in use. When there is too little, what can be on the disk goes there.
+    async fn hold_memory(&mut self) -> Result<(), Deferral> {
+        if self.hold() {
+            return Ok(());
+        }
+        let moved = self.spool.flush().await;
+        moved.map_err(|error| quarantine_trouble(&error))?;
+        if self.hold() {
+            Ok(())
+        } else {
+            Err(Deferral::Memory)
+        }
+    }
+
+    fn hold(&mut self) -> bool {
+        let used = (self.spool.memory() + self.scanner.memory()) as u64;
+        self.share
+            .hold(used.next_multiple_of(MEMORY_STEP).max(MEMORY_STEP))
+    }
+
+    /// Gives everything back; the rest of the content is swallowed.
+    fn lose(&mut self, reason: Deferral) {
+        self.fate = Fate::Lost(reason);
+        self.draft = None;
+        self.spool.drop_all();
+        self.scanner = Scanner::new(journal::Limits::default());
+        // Less than before is always granted.
+        let _: bool = self.share.hold(0);
+    }
+
+    /// The content is whole: keeps what it told.
+    pub(super) async fn finish(self: Box<Self>) -> Outcome {
+        let tenant = self.origin.place.tenant.name.clone();
+        let ended = clock::now();
+        let (result, outcome) = Box::pin(self.keep()).await;
+        let seconds = clock::now().duration_since(ended).as_secs_f64();
+        histogram!(metric::ANSWER_SECONDS).record(seconds);
+        count_report(&tenant, result);
+        outcome
+    }
+
+    /// The label for the metrics and the answer.
+    async fn keep(self: Box<Self>) -> (&'static str, Outcome) {
+        let this = *self;
+        if let Fate::Lost(reason) = this.fate {
+            warn!(
+                tenant = this.origin.place.tenant.name.as_str(),
+                session = this.origin.session,
+                octets = this.size,
+                reason = ?reason,
+                "message deferred"
+            );
+            return ("deferred", Outcome::Deferred(reason));
+        }
+        let (scanner, rest) = this.split();
+        let report = scanner.finish();
+        let doubt = doubt(&rest.origin, &report.outer);
+        match (report.kind, doubt) {
+            (Kind::Report, None) => rest.index(report).await,
+            (Kind::Report, Some(doubt)) => {
+                rest.quarantine(&report, format!("unproven: {doubt}")).await
+            }
+            (Kind::NotReport, _) if rest.is_validation(&report.outer) => {
+                rest.validated(&report).await
+            }
+            (Kind::NotReport, _) => rest.quarantine(&report, "not_report".to_owned()).await,
+            (Kind::Malformed, _) => {
+                let problem = report.problems.last().cloned();
+                let problem = problem.unwrap_or_else(|| "it cannot be read".to_owned());
+                rest.quarantine(&report, format!("malformed: {problem}"))
+                    .await
+            }
+        }
+    }
+
+    fn split(self) -> (Scanner, Rest) {
+        let rest = Rest {
+            parts: self.parts,
+            origin: self.origin,
+            spool: self.spool,
+            draft: self.draft,
+            _share: self.share,
+            size: self.size,
+            began: self.began,
+            now: clock::wall(),
+        };
+        (self.scanner, rest)
+    }
+}
+
+/// A message whose content is whole, without its scanner.
+struct Rest {
+    parts: Parts,
+    origin: Origin,
+    spool: Spool,
+    draft: Option<Draft>,
+    _share: Share,
+    size: u64,
+    began: Instant,
+    now: Timestamp,
+}
+
+impl Rest {
+    /// Commits a proven report.
+    async fn index(self, report: Report) -> (&'static str, Outcome) {
+        let tenant = self.origin.place.tenant.name.clone();
+        let new = NewReport {
+            tenant: tenant.clone(),
+            region: self.origin.place.region.clone(),
+            arrived: self.now,
+            peer: self.origin.peer(),
+            report,
+        };
+        let draft = self.draft.unwrap_or_else(|| self.parts.store.begin());
+        match draft.commit(new).await {
+            Ok(committed) => {
+                self.parts.feed.report(&tenant, self.now);
+                info!(
+                    tenant = tenant.as_str(),
+                    session = self.origin.session,
+                    record = %committed.record,
+                    recipients = committed.recipients,
+                    octets = self.size,
+                    ms = elapsed_ms(self.began),
+                    "report recorded"
+                );
+                let text = format!("report recorded, {} recipients", committed.recipients);
+                ("recorded", Outcome::Kept(text))
+            }
+            Err(error) => {
+                error!(
+                    tenant = tenant.as_str(),
+                    session = self.origin.session,
+                    error = ?error.to_string(),
+                    "a report cannot be committed; its sender will try again"
+                );
+                ("deferred", Outcome::Deferred(commit_trouble(&error)))
+            }
+        }
+    }
+
+    /// Puts the whole message aside.
+    async fn quarantine(self, report: &Report, reason: String) -> (&'static str, Outcome) {
+        let tenant = self.origin.place.tenant.name.clone();
+        let peer = self.origin.peer();
+        let id = report.envelope.message_id.clone();
+        let meta = Meta {
+            kind: kind_word(report.kind).to_owned(),
+            reason: reason.clone(),
+            message_id: id
+                .or_else(|| report.outer.message_id.clone())
+                .map(|id| id.as_str().to_owned()),
+            received: self.now,
+            ..self.origin.meta()
+        };
+        match self.spool.quarantine(meta).await {
+            Ok(quarantined) => {
+                warn!(
+                    tenant = tenant.as_str(),
+                    session = self.origin.session,
+                    peer,
+                    quarantine = %quarantined,
+                    octets = self.size,
+                    ms = elapsed_ms(self.began),
+                    reason = ?reason,
+                    "message quarantined; see \"clawback quarantine show\""
+                );
+                (
+                    "quarantined",
+                    Outcome::Kept("message quarantined".to_owned()),
+                )
+            }
+            Err(error) => {
+                error!(
+                    tenant = tenant.as_str(),
+                    session = self.origin.session,
+                    error = ?error.to_string(),
+                    "a message cannot be quarantined; its sender will try again"
+                );
+                ("deferred", Outcome::Deferred(quarantine_trouble(&error)))
+            }
+        }
+    }
+
+    /// Whether Exchange Online validates the tenant's connector with this mail.
+    fn is_validation(&self, outer: &Outer) -> bool {
+        let reverse_path = self
+            .origin
+            .reverse_path
+            .address()
+            .map(|address| address.as_str());
+        self.origin.listed && journal::is_connector_validation(outer, reverse_path)
+    }
+
+    /// Remembers that the connector was validated.
+    async fn validated(self, report: &Report) -> (&'static str, Outcome) {
+        let tenant = self.origin.place.tenant.name.clone();
+        self.parts.feed.connector_validated(&tenant, self.now);
+        let feed = self.parts.feed.clone();
+        let saved = tokio::task::spawn_blocking(move || feed.save()).await;
+        match saved {
+            Ok(Ok(())) => {
+                info!(
+                    tenant = tenant.as_str(),
+                    session = self.origin.session,
+                    "Exchange Online has validated the connector"
+                );
+                (
+                    "validation",
+                    Outcome::Kept("connector validation seen".to_owned()),
+                )
+            }
+            // Its octets are still here: they say the same.
+            _ => {
+                self.quarantine(report, "connector_validation".to_owned())
+                    .await
+            }
+        }
+    }
+}
+
+/// Why a message is not proven to come from the tenant; `None` if it is.
+fn doubt(origin: &Origin, outer: &Outer) -> Option<String> {
+    if !origin.listed {
+        return Some("the peer is not on the tenant's list".to_owned());
+    }
+    let tenant = &origin.place.tenant;
+    let expected = Expected {
+        tenant_id: Some(&tenant.tenant_id),
+        domains: &tenant.domains,
+        origin: match tenant.origin {
+            config::Origin::ExchangeOnline => journal::Origin::ExchangeOnline,
+            config::Origin::ExchangeServer => journal::Origin::ExchangeServer,
+        },
+    };
+    match journal::belief(outer, &expected) {
+        Belief::Proven => None,
+        Belief::Unproven(reason) => Some(reason),
+    }
+}
+
+/// What to answer when a commit fails.
+fn commit_trouble(error: &CommitError) -> Deferral {
+    match error {
+        CommitError::Full(_) => Deferral::StorageFull,
+        CommitError::Sync(_) => Deferral::StorageFailed,
+        CommitError::TooLong { .. } => Deferral::Internal,
+        CommitError::Closed => Deferral::ShuttingDown,
+    }
+}
+
+/// What to answer when the quarantine does not take a message.
+fn quarantine_trouble(error: &QuarantineError) -> Deferral {
+    match error {
+        QuarantineError::Full(_) => Deferral::QuarantineFull,
+        _ => Deferral::StorageFailed,
+    }
+}
+
+/// The kind as the quarantine and `parse` name it.
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Report => "report",
+        Kind::NotReport => "not_report",
+        Kind::Malformed => "malformed",
+    }
+}
+
+/// Milliseconds since then.
+fn elapsed_ms(began: Instant) -> u64 {
+    let elapsed = clock::now().duration_since(began);
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count_report(tenant: &TenantName, outcome: &'static str) {
+    counter!(metric::REPORTS_TOTAL, "tenant" => tenant.as_str().to_owned(), "outcome" => outcome)
+        .increment(1);
+}
