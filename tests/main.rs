@@ -20,6 +20,7 @@ mod server_session;
 mod server_shutdown;
 mod server_tls;
 mod smtp_dialogues;
+mod smtp_oracle;
 mod smtp_session;
 mod store_search;
 mod store_support;
