@@ -25,3 +25,4 @@ mod smtp_session;
 mod store_search;
 mod store_support;
 mod support;
+mod tenant_reports;

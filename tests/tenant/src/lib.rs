@@ -15,6 +15,7 @@
 mod ca;
 mod clock;
 mod connector;
+mod corpus;
 mod directory;
 mod graph;
 mod http;
@@ -28,10 +29,12 @@ mod service;
 mod settings;
 mod tenant;
 mod traffic;
+mod words;
 mod world;
 
 pub use ca::{Authority, Leaf};
 pub use connector::{Connector, SmartHost, Statistics, Tls, Undeliverable};
+pub use corpus::{Company, Story};
 pub use mail::{Attachment, Delivered, Forks, Mail};
 pub use settings::{
     Concurrency, Conduct, Contact, Fault, FaultKind, Forward, Group, GroupKind, Guesses,

@@ -28,6 +28,16 @@ impl Random {
         usize::try_from(self.below(length as u64)).unwrap_or(0)
     }
 
+    /// True with probability `share` (0 to 1).
+    pub(crate) fn chance(&mut self, share: f64) -> bool {
+        fraction(self.next()) < share
+    }
+
+    /// One of `choices`, which is not empty.
+    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.index(choices.len())]
+    }
+
     /// A version 4 GUID.
     pub(crate) fn guid(&mut self) -> Uuid {
         guid_from(self.next(), self.next())
@@ -93,5 +103,12 @@ mod tests {
         assert_ne!(first[0], Random::new(8).next());
         assert_ne!(hash(1, &[b"ab", b"c"]), hash(1, &[b"a", b"bc"]));
         assert_eq!(guid(1, "user", 3).get_version_num(), 4);
+    }
+
+    #[test]
+    fn chances_are_shares() {
+        let mut random = Random::new(42);
+        let hits = (0..10_000).filter(|_| random.chance(0.05)).count();
+        assert!((400..600).contains(&hits), "{hits} of 10000 at 5 %");
     }
 }

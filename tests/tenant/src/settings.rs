@@ -305,7 +305,7 @@ pub enum SignIn {
 }
 
 /// Limits. Beyond one, a request is answered 429 with `Retry-After`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Throttle {
     /// How many Outlook requests may run at once, and counted over what.
     pub concurrency: Concurrency,
@@ -313,6 +313,17 @@ pub struct Throttle {
     pub per_ten_minutes: Option<u32>,
     /// What `Retry-After` says, in whole seconds.
     pub retry_after: u32,
+}
+
+impl Default for Throttle {
+    /// No limit; `Retry-After: 1`, should one be set.
+    fn default() -> Self {
+        Self {
+            concurrency: Concurrency::Unlimited,
+            per_ten_minutes: None,
+            retry_after: 1,
+        }
+    }
 }
 
 /// The two readings of Microsoft's limit of four, and none.

@@ -78,6 +78,7 @@ impl Post<'_> {
             message_id: message.message_id.to_string(),
             network_message_ids: message.forks.iter().map(Uuid::to_string).collect(),
             mailboxes,
+            recipients: reports.iter().map(|report| report.lines.len()).sum(),
             reports: reports.len(),
         };
         (delivered, reports)

@@ -95,6 +95,8 @@ pub struct Delivered {
     pub network_message_ids: Vec<String>,
     /// Primary addresses of the mailboxes that got a copy; the sender's own is not among them.
     pub mailboxes: Vec<String>,
+    /// Recipient lines of all its reports.
+    pub recipients: usize,
     /// How many journal reports were queued.
     pub reports: usize,
 }
