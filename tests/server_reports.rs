@@ -304,3 +304,47 @@ async fn content_beyond_the_memory_is_put_off() {
         assert_eq!(second.reply().await.code, expected, "there is memory again");
     }
 }
+
+/// 250 is said only after the commit: without it, 451, and nothing is found. When the disk is well
+/// again, so is the service.
+#[tokio::test]
+async fn a_failed_commit_is_never_acknowledged() {
+    let service = Service::start().await;
+    service.parts.store.settled().await;
+    let log = service.directory.path().join("data/log");
+    let away = service.directory.path().join("away");
+    std::fs::rename(&log, &away).unwrap();
+    std::fs::write(&log, "no directory").unwrap();
+    let id = "disk-trouble@tailspin.example";
+    let content = Mail::new(id).report();
+    let mut client = service.client().await;
+    let reply = client.deliver("", JOURNAL, &content).await;
+    assert!(reply.text().starts_with("451 4.3.0"), "{reply:?}");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&away, &log).unwrap();
+    assert!(service.records(id).await.is_empty());
+    let reply = client.deliver("", JOURNAL, &content).await;
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(service.records(id).await.len(), 1);
+}
+
+/// A full quarantine is told as 452: the sender keeps the message and tries again.
+#[tokio::test]
+async fn a_full_quarantine_puts_mail_off() {
+    let config = changed(&[(
+        "key_file = \"store.key\"",
+        "key_file = \"store.key\"\nquarantine = \"4 KiB\"",
+    )]);
+    let service = Service::with(&config).await;
+    let mut client = service.client().await;
+    let mut mail = Mail::new("unwanted@x.example");
+    mail.marked = false;
+    mail.body = "some text\r\n".repeat(1000);
+    let reply = client.deliver("", JOURNAL, &mail.report()).await;
+    assert!(reply.text().starts_with("452 4.3.1"), "{reply:?}");
+    assert!(service.quarantined().is_empty());
+    let reply = client
+        .deliver("", JOURNAL, &Mail::new("wanted@x.example").report())
+        .await;
+    assert_eq!(reply.code, 250, "reports are taken all the same: {reply:?}");
+}

@@ -243,3 +243,33 @@ async fn one_peer_gets_its_share_only() {
     let mut other = Client::connect_from(service.address(), [127, 0, 0, 2]).await;
     assert_eq!(other.reply().await.code, 220);
 }
+
+/// A client that sends commands and reads no reply is cut off, and our memory stays bounded.
+#[tokio::test]
+async fn unread_replies_end_the_session() {
+    let config = changed(&[(
+        "hostname = \"localhost\"",
+        "hostname = \"localhost\"\nidle_timeout = \"300 ms\"",
+    )]);
+    let service = Service::with(&config).await;
+    let mut client = service.client().await;
+    let commands = "NOOP\r\n".repeat(10_000);
+    let flood = async { while client.try_send(commands.as_bytes()).await.is_ok() {} };
+    timeout(Duration::from_secs(20), flood)
+        .await
+        .expect("the connection ends");
+}
+
+/// The reply that explains a close arrives although the client was still sending.
+#[tokio::test]
+async fn the_last_reply_arrives() {
+    let service = Service::start().await;
+    for _ in 0..20 {
+        let mut client = service.client().await;
+        client.send(b"NO\0OP\r\n").await;
+        // Behind the session's back: it does not read this any more.
+        drop(client.try_send(&[b'x'; 100_000]).await);
+        let rest = client.rest().await;
+        assert!(rest.starts_with("500 "), "{rest:?}");
+    }
+}

@@ -20,9 +20,15 @@ use crate::mail::ForwardPath;
 use crate::smtp::{ContentAnswer, Deferral, Event, RecipientAnswer, Session, Transaction};
 use crate::telemetry::metric;
 
-/// How long a peer may take to read what we wrote. Our replies are small: one that is not taken in
-/// this time comes from a peer that does not read at all.
+/// How long a peer may take to read what we wrote, at most. Our replies are small: a peer that does
+/// not take one in this time does not read at all.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long we listen to a peer after our last word.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Octets that we still take from it.
+const LINGER_OCTETS: usize = 256 * 1024;
 
 /// Serves one connection from greeting to close.
 pub(super) async fn serve(
@@ -42,6 +48,7 @@ pub(super) async fn serve(
         names: Vec::new(),
         journal: None,
         content: None,
+        talking: false,
     };
     debug!(session = connection.place.number(), %peer, "connected");
     // Boxed: a task keeps its largest state for ever, and most of its life a session is idle.
@@ -61,6 +68,8 @@ struct Connection {
     /// Where the report of the running transaction belongs: known from the first RCPT.
     journal: Option<Arc<JournalPlace>>,
     content: Option<Box<Content>>,
+    /// The last thing that happened was that the peer sent something.
+    talking: bool,
 }
 
 /// Why the conversation on a stream ended.
@@ -72,16 +81,32 @@ enum Ended {
 
 impl Connection {
     async fn run(&mut self, mut plain: TcpStream) {
-        if self.converse(&mut plain).await != Ended::StartTls {
-            return;
+        if self.converse(&mut plain).await == Ended::Closed {
+            return self.part(&mut plain).await;
         }
         if let Some(mut encrypted) = self.handshake(plain).await {
             self.session.tls_started(clock::now());
-            if self.converse(&mut *encrypted).await == Ended::Closed {
-                // Says that nothing was cut off; a peer that is gone need not hear it.
-                drop(timeout(WRITE_TIMEOUT, encrypted.shutdown()).await);
-            }
+            self.converse(&mut *encrypted).await;
+            self.part(&mut *encrypted).await;
         }
+    }
+
+    /// Closes in a way that lets our last reply arrive: a socket that is closed while the peer still
+    /// sends is reset, and the reset overtakes the reply.
+    async fn part<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) {
+        let closing = async {
+            stream.shutdown().await?;
+            let (mut rest, mut taken) = ([0; 1024], 0);
+            while self.talking && taken < LINGER_OCTETS {
+                match stream.read(&mut rest).await? {
+                    0 => break,
+                    octets => taken += octets,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // A peer that is gone need not hear it.
+        drop(timeout(LINGER, closing).await);
     }
 
     /// The TLS handshake; `None` if it failed or took too long.
@@ -132,10 +157,14 @@ impl Connection {
             }
             self.place.set_busy(self.session.in_transaction());
             let deadline = self.session.poll_timeout();
+            self.talking = false;
             tokio::select! {
                 read = stream.read(self.session.space()) => match read {
                     Ok(0) | Err(_) => self.session.handle_disconnect(),
-                    Ok(octets) => self.session.handle_read(octets, clock::now()),
+                    Ok(octets) => {
+                        self.talking = true;
+                        self.session.handle_read(octets, clock::now());
+                    }
                 },
                 () = until(deadline) => self.session.handle_timeout(clock::now()),
                 () = self.place.asked_to_go() => {
@@ -160,7 +189,9 @@ impl Connection {
             match event {
                 Event::Reply(octets) => {
                     debug!(session = self.place.number(), reply = ?code(&octets));
-                    if !write(stream, &octets).await {
+                    let patience = WRITE_TIMEOUT.min(self.settings.smtp.idle_timeout);
+                    if !write(stream, &octets, patience).await {
+                        self.talking = false;
                         self.session.handle_disconnect();
                     }
                 }
@@ -253,8 +284,8 @@ impl Connection {
 }
 
 /// Writes all of it and hands it to the network. Whether the peer took it in time.
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> bool {
-    let written = timeout(WRITE_TIMEOUT, async {
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8], patience: Duration) -> bool {
+    let written = timeout(patience, async {
         stream.write_all(octets).await?;
         stream.flush().await
     });
