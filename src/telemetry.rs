@@ -47,7 +47,7 @@ pub mod metric {
     pub const INDEX_REPORTS: &str = "clawback_index_reports";
     /// Partitions of the index.
     pub const INDEX_PARTITIONS: &str = "clawback_index_partitions";
-    /// What the index takes on the disk.
+    /// What report log and index take on the disk.
     pub const INDEX_OCTETS: &str = "clawback_index_octets";
     /// What the quarantine takes on the disk.
     pub const QUARANTINE_BYTES: &str = "clawback_quarantine_bytes";
@@ -166,7 +166,7 @@ pub const METRICS: &[(&str, MetricKind, Unit, &str)] = {
             metric::INDEX_OCTETS,
             Gauge,
             Unit::Bytes,
-            "what the index takes on the disk, the report log apart",
+            "what report log and index take on the disk",
         ),
         (
             metric::QUARANTINE_BYTES,

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("journal", &["mail"]),
     ("index::record", &["mail", "journal", "index"]),
     ("index::query", &["mail", "journal", "index"]),
-    ("index", &["mail", "journal", "segment", "key"]),
+    ("index", &["mail", "journal", "segment", "key", "telemetry"]),
     ("state", &["mail", "journal", "retract", "segment", "key"]),
     ("audit", &["mail", "segment", "key"]),
     ("quarantine", &["mail", "segment", "key"]),

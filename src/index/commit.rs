@@ -27,6 +27,7 @@ use super::feed::{self, Bounds, Sender};
 pub use super::feed::{Committed, Feed};
 use super::log::{Frame, Log, Position};
 use crate::segment::{AppendError, MAX_PAYLOAD, Writer};
+use crate::telemetry::metric;
 
 /// Appends that one group takes.
 const GROUP_APPENDS: usize = 1024;
@@ -39,18 +40,6 @@ const FEED: Bounds = Bounds {
     entries: 64 * 1024,
     octets: 32 << 20,
 };
-
-/// Names of the committer's metrics.
-pub mod metric {
-    /// Histogram, seconds: from the first write of a group to the end of its sync.
-    pub const COMMIT_SECONDS: &str = "clawback_commit_seconds";
-    /// Histogram: appends in one group.
-    pub const GROUP_APPENDS: &str = "clawback_commit_group_appends";
-    /// Counter: octets written to the report log.
-    pub const OCTETS: &str = "clawback_commit_octets_total";
-    /// Counter with label `reason` (`full`, `failed`): groups that could not be committed.
-    pub const FAILURES: &str = "clawback_commit_failures_total";
-}
 
 /// Why an append was not committed. The peer is told to try again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -291,8 +280,8 @@ impl Worker {
             Err(error) => return fail(group, error.into()),
         };
         histogram!(metric::COMMIT_SECONDS).record(started.elapsed());
-        histogram!(metric::GROUP_APPENDS).record(small(group.len()));
-        counter!(metric::OCTETS).increment(u64::try_from(octets).unwrap_or(u64::MAX));
+        histogram!(metric::COMMIT_GROUP_APPENDS).record(small(group.len()));
+        counter!(metric::COMMIT_OCTETS_TOTAL).increment(u64::try_from(octets).unwrap_or(u64::MAX));
         let count = u64::try_from(positions.len()).unwrap_or(u64::MAX);
         self.committed.fetch_add(count, Ordering::AcqRel);
 
@@ -322,7 +311,7 @@ fn fail(group: Vec<Request>, error: CommitError) {
         CommitError::Full(_) => "full",
         _ => "failed",
     };
-    counter!(metric::FAILURES, "reason" => reason).increment(1);
+    counter!(metric::COMMIT_FAILURES_TOTAL, "reason" => reason).increment(1);
     for request in group {
         let _ = request.answer.send(Err(error.clone()));
     }

@@ -53,5 +53,5 @@ pub use query::{Query, SubjectTerm, SubjectTerms};
 pub use record::Record;
 pub use retention::Expired;
 pub use search::Search;
-pub use stats::{Finding, PartitionStats, Stats, Verified, metric};
+pub use stats::{Finding, PartitionStats, Stats, Verified};
 pub use store::{Committed, Draft, NewReport, Options, Store};

@@ -8,6 +8,7 @@ use super::key::{Entry, Kind};
 use super::log::{Event, Position};
 use super::partition::{Partition, Source, read_spilled};
 use super::store::Store;
+use crate::telemetry::metric;
 
 /// Figures of a store.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -231,23 +232,11 @@ impl Store {
     /// Sets the gauges of the index: lag, partitions, reports, octets.
     pub fn report_metrics(&self) {
         let stats = self.stats();
-        metrics::gauge!(metric::LAG).set(stats.lag as f64);
-        metrics::gauge!(metric::PARTITIONS).set(stats.partitions.len() as f64);
-        metrics::gauge!(metric::REPORTS).set(stats.reports as f64);
-        metrics::gauge!(metric::OCTETS).set(stats.octets as f64);
+        metrics::gauge!(metric::INDEX_LAG).set(stats.lag as f64);
+        metrics::gauge!(metric::INDEX_PARTITIONS).set(stats.partitions.len() as f64);
+        metrics::gauge!(metric::INDEX_REPORTS).set(stats.reports as f64);
+        metrics::gauge!(metric::INDEX_OCTETS).set(stats.octets as f64);
     }
-}
-
-/// Names of the index's metrics.
-pub mod metric {
-    /// Gauge: frames that are committed and not yet indexed.
-    pub const LAG: &str = "clawback_index_lag_frames";
-    /// Gauge: partitions.
-    pub const PARTITIONS: &str = "clawback_index_partitions";
-    /// Gauge: reports that can be found.
-    pub const REPORTS: &str = "clawback_index_reports";
-    /// Gauge: octets of report log and index.
-    pub const OCTETS: &str = "clawback_index_octets";
 }
 
 fn place(position: Position) -> String {
