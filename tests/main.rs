@@ -18,6 +18,7 @@ mod server_dialogues;
 mod server_reports;
 mod server_session;
 mod server_shutdown;
+mod server_telemetry;
 mod server_tls;
 mod smtp_dialogues;
 mod smtp_oracle;

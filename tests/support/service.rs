@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -124,10 +125,11 @@ impl Service {
         Client::encrypted(self.address(), &self.ca()).await
     }
 
-    /// The same service after a stop and a start, on the same port, with the same parts.
+    /// The same service after a stop and a start, on the same port, with the same parts. Running
+    /// transactions are cut off.
     pub(crate) async fn restart(self) -> Self {
         let address = self.address();
-        self.receiver.shutdown().await;
+        self.receiver.shutdown_within(Duration::ZERO).await;
         let listeners = clawback::server::listen(&[address]).expect("the port is free again");
         let config = Arc::clone(&self.config);
         let receiver = Receiver::start(config, self.parts.clone(), listeners).expect("it starts");
