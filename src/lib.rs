@@ -9,6 +9,7 @@
 //! retract   request --> plan (index) --> resolve (directory) --> locate --> act --> verify --> report
 //! ```
 
+pub mod admin;
 pub mod audit;
 pub mod certs;
 pub mod cli;

@@ -9,6 +9,8 @@ mod bare;
 mod cli_check;
 mod cli_command;
 mod cli_parse;
+mod cli_service;
+mod cli_serving;
 mod cli_usage;
 mod config;
 mod layering;

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::later::{self, Later};
 use super::output::Output;
 use super::show::text;
 use super::{Context, Exit, Failure, Outcome};
+use crate::admin::log;
+use crate::audit::{self, AuditError};
 use crate::escape;
 use crate::key::StoreKey;
 
@@ -60,8 +62,12 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
 }
 
 fn show(context: &mut Context, place: &Place) -> Outcome {
-    if place.offline()?.is_some() {
-        return later::refuse("audit show --dir");
+    if let Some(dir) = &place.dir {
+        for entry in audit::show(dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            print(&mut context.out, &serde_json::to_value(&entry)?)?;
+        }
+        return Ok(Exit::Done);
     }
     let mut client = context.client()?;
     let answer = client.get("/v1/audit", &[])?;
@@ -69,19 +75,46 @@ fn show(context: &mut Context, place: &Place) -> Outcome {
         answer.copy_to(&mut context.out)?;
     } else {
         let out = &mut context.out;
-        answer.each(|entry| Ok(line(out, &entry)?))?;
+        answer.each(|entry| Ok(print(out, &entry)?))?;
     }
     Ok(Exit::Done)
 }
 
 fn verify(context: &mut Context, place: &Place) -> Outcome {
-    if place.offline()?.is_some() {
-        return later::refuse("audit verify --dir");
+    let verdict = match place.offline()? {
+        Some((dir, key)) => log::verdict(&audit::verify(dir, &key, &[]).map_err(failed)?),
+        None => context.client()?.get("/v1/audit/verify", &[])?.document()?,
+    };
+    let broken = verdict["broken"].as_str();
+    let out = &mut context.out;
+    if out.is_json() {
+        out.document(&verdict)?;
+    } else if let Some(broken) = broken {
+        out.line(escape::plain(broken))?;
+    } else {
+        out.line(format_args!(
+            "{} entries, unbroken",
+            text(&verdict["entries"])
+        ))?;
     }
-    let mut client = context.client()?;
-    let answer = client.post("/v1/audit/verify", &json!({}))?.document()?;
-    context.out.document(&answer)?;
-    Ok(Exit::Done)
+    Ok(if broken.is_some() {
+        Exit::Finding
+    } else {
+        Exit::Done
+    })
+}
+
+fn failed(error: AuditError) -> Failure {
+    Failure::usage(error.to_string())
+}
+
+/// One entry: a document, or a line for people.
+fn print(out: &mut Output, entry: &Value) -> std::io::Result<()> {
+    if out.is_json() {
+        out.document(entry)
+    } else {
+        line(out, entry)
+    }
 }
 
 /// One entry on one line.

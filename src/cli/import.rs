@@ -57,7 +57,7 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
     answer.each(|outcome| {
         read += 1;
         let word = text(&outcome["outcome"]);
-        if word != "proven" && !quiet && !json {
+        if !matches!(word.as_str(), "new" | "known") && !quiet && !json {
             complain(&format!(
                 "message {}: {word}: {}",
                 text(&outcome["number"]),
@@ -68,28 +68,40 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
         Ok(())
     })?;
     let count = |word: &str| counts.get(word).copied().unwrap_or(0);
-    let (proven, deferred) = (count("proven"), count("deferred"));
+    let proven = count("new") + count("known");
     if json {
-        let mut document = json!({ "read": read, "proven": 0, "unproven": 0, "not_report": 0, "malformed": 0, "deferred": 0 });
-        for (word, count) in &counts {
-            document[word.as_str()] = Value::from(*count);
+        let mut document = json!({ "read": read, "proven": proven });
+        for word in OUTCOMES {
+            document[word] = Value::from(count(word));
         }
         context.out.document(&document)?;
     } else {
-        let parts: Vec<String> = counts
+        let others: Vec<String> = OUTCOMES
             .iter()
-            .map(|(word, count)| format!("{count} {word}"))
+            .filter(|word| count(word) > 0)
+            .map(|word| format!("{} {}", count(word), word.replace('_', " ")))
             .collect();
-        context
-            .out
-            .line(format_args!("{read} messages: {}", parts.join(", ")))?;
+        context.out.line(format_args!(
+            "{read} messages read, {proven} proven ({})",
+            others.join(", ")
+        ))?;
     }
-    Ok(if proven == 0 || deferred > 0 {
+    Ok(if proven == 0 || count("failed") > 0 {
         Exit::Finding
     } else {
         Exit::Done
     })
 }
+
+/// What can become of a message; the first two were proven.
+const OUTCOMES: [&str; 6] = [
+    "new",
+    "known",
+    "unproven",
+    "not_report",
+    "malformed",
+    "failed",
+];
 
 /// A message as the service takes it: its length in 8 octets, big endian, then itself. An NDR gives
 /// the reports that it carries instead.

@@ -22,6 +22,7 @@ mod quarantine;
 mod retract;
 mod search;
 mod serve;
+mod service;
 mod show;
 mod sources;
 mod status;

@@ -31,7 +31,7 @@ pub(super) fn run(context: &mut Context, _: &Arguments) -> Outcome {
     out.fact(
         "feed",
         format_args!(
-            "last report {last}, {} in the last minute",
+            "last report {last}, {} reports/s over the last minute",
             text(&feed["rate_1m"])
         ),
     )?;

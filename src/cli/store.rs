@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::later::{self, Later};
 use super::show::{list, text};
-use super::{Context, Exit, Outcome};
+use super::{Context, Exit, Failure, Outcome, clock};
+use crate::index::{Options, Store};
+use crate::key::StoreKey;
 
 /// Look after the data
 #[derive(Debug, Args)]
@@ -80,8 +82,8 @@ fn stats(context: &mut Context) -> Outcome {
 
 fn verify(context: &mut Context) -> Outcome {
     let mut client = context.client()?;
-    let answer = client.post("/v1/store/verify", &Value::Null)?.document()?;
-    let damaged = !list(&answer["problems"]).is_empty();
+    let answer = client.get("/v1/store/verify", &[])?.document()?;
+    let damaged = !list(&answer["findings"]).is_empty();
     let out = &mut context.out;
     if out.is_json() {
         out.document(&answer)?;
@@ -91,14 +93,37 @@ fn verify(context: &mut Context) -> Outcome {
                 out.fact(name, text(value))?;
             }
         }
-        for problem in list(&answer["problems"]) {
-            out.fact("problem", text(problem))?;
+        for problem in list(&answer["findings"]) {
+            out.fact(
+                "damage",
+                format_args!(
+                    "{}: {}",
+                    text(&problem["partition"]),
+                    text(&problem["what"])
+                ),
+            )?;
         }
     }
     Ok(if damaged { Exit::Finding } else { Exit::Done })
 }
 
 fn reindex(context: &mut Context) -> Outcome {
-    let _ = context;
-    later::refuse("store reindex")
+    let config = context.config()?;
+    let failed = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
+    let key = StoreKey::load(&config.store.key_file).map_err(|error| failed(&error))?;
+    let options = Options {
+        retention: config.store.retention,
+        ..Options::new(config.store.path, key)
+    };
+    let stats = Store::reindex(options, clock::now()).map_err(|error| failed(&error))?;
+    if context.out.is_json() {
+        context.out.document(&stats)?;
+    } else {
+        context.out.line(format_args!(
+            "{} reports indexed in {} partitions",
+            stats.reports,
+            stats.partitions.len()
+        ))?;
+    }
+    Ok(Exit::Done)
 }

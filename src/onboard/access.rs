@@ -40,7 +40,6 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
                     );
                     findings.push(Finding::of_problem(SUBJECT, Level::Fail, problem));
                 }
-                mode(config, &key("client_secret_file"), path, findings);
             }
             Some(Credential::Certificate {
                 certificate,
@@ -61,7 +60,6 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
                         findings.push(Finding::of_problem(SUBJECT, Level::Fail, problem));
                     }
                 }
-                mode(config, &key("client_key_file"), private, findings);
             }
         }
     }
@@ -78,6 +76,30 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             format!("{looked} credentials, readable for the service alone"),
         ));
     }
+}
+
+/// Warns of every file with a secret that too many can read.
+pub(super) fn open_modes(config: &Config, findings: &mut Vec<Finding>) {
+    for tenant in &config.tenants {
+        let (key, path) = match &tenant.credential {
+            Some(Credential::Secret(path)) => ("client_secret_file", path),
+            Some(Credential::Certificate { key, .. }) => ("client_key_file", key),
+            None => continue,
+        };
+        mode(
+            config,
+            &format!("tenant.{}.{key}", tenant.name),
+            path,
+            findings,
+        );
+    }
+    mode(
+        config,
+        "smtp.private_key",
+        &config.smtp.private_key,
+        findings,
+    );
+    mode(config, "store.key_file", &config.store.key_file, findings);
 }
 
 /// Warns of a file that too many can read or write. One that is not there is not our business here.

@@ -83,6 +83,13 @@ impl Finding {
     }
 }
 
+/// Files with secrets that too many can read: worth a warning at each start.
+pub fn open_modes(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    access::open_modes(config, &mut findings);
+    findings
+}
+
 /// Looks at a configuration file and what it names.
 pub fn check(path: &Path, now: Timestamp) -> Vec<Finding> {
     let config = match Config::load(path) {

@@ -1,0 +1,165 @@
+//! A running service for the tests: the real binary with a configuration of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::cli_command::{Ended, command, run};
+
+/// How long a test waits for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The tenant of the sample reports.
+pub(crate) const TENANT: &str = r#"[[tenant]]
+name = "northwind"
+tenant_id = "9f8e7d6c-0000-4000-8000-000000000001"
+domains = ["northwind.onmicrosoft.example", "northwind.example"]
+peers = ["127.0.0.0/8"]
+journal_address = ["k3v9@journal.example.com"]
+"#;
+
+/// A directory with a configuration and a certificate.
+pub(crate) struct Site {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) config: PathBuf,
+}
+
+impl Site {
+    /// Writes a configuration: ephemeral ports, everything below a directory of its own.
+    pub(crate) fn new(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("clawback.toml");
+        let text = format!(
+            "[smtp]\nlisten = [\"127.0.0.1:0\"]\nhostname = \"localhost\"\n\
+             [store]\npath = \"data\"\nretention = \"2 years\"\n[admin]\nsocket = \"admin.sock\"\n{more}"
+        );
+        fs::write(&config, text).unwrap();
+        let site = Self { directory, config };
+        let made = site.run(&["certs", "self-signed"]);
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        site
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command with this configuration.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = command();
+        command.arg("--config").arg(&self.config);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.command().args(arguments).output().unwrap().into()
+    }
+
+    /// Starts the service and waits until it says so.
+    pub(crate) fn serve(&self) -> Serving<'_> {
+        let mut child = self
+            .command()
+            .arg("serve")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut serving = Serving {
+            site: self,
+            child,
+            lines,
+            address: None,
+        };
+        let listening = serving.wait_for("listening for journal reports");
+        serving.address = Some(listening["address"].as_str().unwrap().parse().unwrap());
+        serving.wait_for("started");
+        serving
+    }
+}
+
+/// The service of a [`Site`]; killed if the test ends without stopping it.
+pub(crate) struct Serving<'a> {
+    site: &'a Site,
+    child: Child,
+    lines: Receiver<String>,
+    address: Option<SocketAddr>,
+}
+
+impl Serving<'_> {
+    /// Where port 25 is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.unwrap()
+    }
+
+    /// Waits for a line of the log with this message, and gives it.
+    pub(crate) fn wait_for(&mut self, message: &str) -> Value {
+        let mut seen = Vec::new();
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("the service never said {message:?}, but: {seen:#?}");
+            };
+            let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into());
+            if value["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(message))
+            {
+                return value;
+            }
+            seen.push(line);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops it as systemd does.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap()
+    }
+
+    /// Runs a command against it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.site.run(arguments)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not be.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A file of the samples.
+pub(crate) fn sample(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reports")
+        .join(name)
+}
+
+/// What a sample says without a configuration.
+pub(crate) fn parsed(name: &str) -> Value {
+    let path = sample(name);
+    run(&["parse".as_ref(), "--json".as_ref(), path.as_os_str()])
+        .documents()
+        .remove(0)
+}
