@@ -29,3 +29,4 @@ pub mod server;
 pub mod smtp;
 pub mod state;
 pub mod telemetry;
+pub mod worker;

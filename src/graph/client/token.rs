@@ -157,10 +157,14 @@ impl Tokens {
             .set_auth_type(AuthType::RequestBody)
             .set_token_uri(url);
         let started = (self.clock.monotonic)();
+        let send = |request| {
+            let wire = wire.clone();
+            async move { wire.token(request).await }
+        };
         let response = client
             .exchange_client_credentials()
             .add_scope(Scope::new(self.scope.clone()))
-            .request_async(&|request| wire.token(request))
+            .request_async(&send)
             .await
             .map_err(|error| self.explain(error, &secret))?;
         let text = response.access_token().secret();

@@ -17,7 +17,8 @@ use crate::graph::api::{Answer, retry_after};
 /// Octets of an answer that are read. A batch of 20 pages of messages with their headers stays well below.
 const ANSWER_OCTETS: usize = 64 << 20;
 
-/// The connection pool.
+/// The connection pool. Clones share it.
+#[derive(Clone)]
 pub(super) struct Wire {
     http: reqwest::Client,
     clock: Clock,

@@ -23,6 +23,9 @@ use crate::graph::folder::{FolderId, WellKnown};
 use crate::graph::pace::Backoff;
 use crate::mail::TenantName;
 
+/// Names a copy: its mailbox, and its id there.
+pub type CopyId = (MailboxId, ImmutableId);
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -207,7 +210,7 @@ pub struct Engine {
     timing: Timing,
     seed: u64,
     /// Copies that earlier jobs of ours moved.
-    ours: HashSet<(MailboxId, ImmutableId)>,
+    ours: HashSet<CopyId>,
     folders: HashMap<(MailboxId, WellKnown), FolderId>,
     /// Names that were asked for; `None`: Graph did not say.
     names: HashMap<(MailboxId, FolderId), Option<String>>,
@@ -243,7 +246,7 @@ impl Engine {
         base: Base,
         timing: Timing,
         seed: u64,
-        ours: HashSet<(MailboxId, ImmutableId)>,
+        ours: HashSet<CopyId>,
         now: Now,
     ) -> Self {
         let progress = job.items.iter().map(|item| Progress {
@@ -345,6 +348,21 @@ impl Engine {
         }
     }
 
+    /// A step was not asked after all, through no fault of its own: again in a while.
+    pub fn postpone(&mut self, step: &Step, until: Instant) {
+        if let Some(question) = self.question(step) {
+            self.asking.remove(&question);
+        }
+        let progress = &mut self.progress[step.item];
+        progress.in_flight = false;
+        progress.not_before = Some(until);
+        if matches!(step.ask, Ask::Move(..)) {
+            let item = self.change(step.item);
+            item.asked_at = None;
+            item.attempts -= 1;
+        }
+    }
+
     /// A step whose request must not be sent.
     pub fn refuse(&mut self, step: &Step, why: &ControlCharacter) {
         self.give_up(step.item, Reason::Refused, format!("the Message-ID {why}"));
@@ -381,6 +399,16 @@ impl Engine {
             false => item.state.under_way(),
         };
         !self.job.items.iter().any(open)
+    }
+
+    /// The mailbox of an item.
+    pub fn mailbox_of(&self, item: usize) -> Option<&MailboxId> {
+        self.job
+            .items
+            .get(item)?
+            .mailbox
+            .as_ref()
+            .map(|mailbox| &mailbox.id)
     }
 
     /// Nothing is left to do, not even to watch.

@@ -18,6 +18,13 @@ pub(crate) fn message(
 ) -> Vec<u8> {
     let mut text = String::with_capacity(1024 + mail.body.len());
     for (name, value) in &mail.headers {
+        // Exchange's header firewall: nobody but Exchange itself stamps these.
+        if name
+            .to_ascii_lowercase()
+            .starts_with("x-ms-exchange-organization-")
+        {
+            continue;
+        }
         let _ = write!(text, "{name}: {value}\r\n");
     }
     address_field(&mut text, "From", std::slice::from_ref(&mail.from));

@@ -1,0 +1,250 @@
+//! Runs retraction jobs: plan, resolve, locate, act, verify, watch.
+//!
+//! In: a [`Request`]. Out: a durable job, its document at any time, and its end. What is done stands in the audit
+//! log before it is done and after; if that log or the state cannot be written, nothing is done. A job
+//! goes on after any crash by looking first.
+
+mod clock;
+mod connect;
+mod error;
+mod ledger;
+mod plan;
+mod run;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::graph::client::Client;
+use crate::index::Store;
+use crate::mail::{Address, RecordId, TenantName};
+use crate::retract::Action;
+use crate::retract::job::{By, Job, JobState, Timing};
+use crate::state::jobs::{Change, Jobs};
+use crate::state::log::StateLog;
+pub use error::{ErrorKind, RetractError};
+use ledger::Ledger;
+use run::Runner;
+
+/// What is asked of the worker.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The messages.
+    pub records: Vec<RecordId>,
+    /// What to do with their copies.
+    pub action: Action,
+    /// Only for these recipients; `None`: for all.
+    pub recipients: Option<Vec<Address>>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Who asks.
+    pub by: By,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Started {
+    /// A job, and how far it is: running, or waiting for approval.
+    Job {
+        /// Its id.
+        id: String,
+        /// How far it is.
+        state: JobState,
+    },
+    /// A dry run: the document of `jobs show` without an id.
+    Plan(Value),
+}
+
+/// Runs jobs. Clones are of the same worker; the last one that is dropped stops it where it stands.
+#[derive(Debug, Clone)]
+pub struct Worker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<Config>,
+    store: Store,
+    clients: HashMap<TenantName, Result<Client, String>>,
+    ledger: Arc<Ledger>,
+    timing: Timing,
+    progress: Mutex<HashMap<String, watch::Receiver<Progress>>>,
+    tasks: Mutex<JoinSet<()>>,
+    stop: CancellationToken,
+}
+
+/// How far a running job is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// The head of its document.
+    pub head: Value,
+    /// No item is pending, located or acted.
+    pub settled: bool,
+    /// The job has ended, the watch included.
+    pub ended: bool,
+}
+
+impl Worker {
+    /// Starts, and goes on with the jobs that were under way. Must be called within a tokio runtime.
+    ///
+    /// A tenant that cannot be connected is told when it is needed: the others go on.
+    pub fn start(
+        config: Arc<Config>,
+        store: Store,
+        state: StateLog<Jobs>,
+        audit: Arc<Audit>,
+    ) -> Self {
+        let timing = Timing {
+            watch: config.retraction.watch,
+            ..Timing::default()
+        };
+        Self::start_with(config, store, state, audit, timing)
+    }
+
+    /// [`start`](Self::start) with other waits than the usual.
+    pub fn start_with(
+        config: Arc<Config>,
+        store: Store,
+        state: StateLog<Jobs>,
+        audit: Arc<Audit>,
+        timing: Timing,
+    ) -> Self {
+        let clients = config.tenants.iter();
+        let clients = clients.map(|tenant| {
+            (
+                tenant.name.clone(),
+                connect::client(&config, tenant, timing.backoff),
+            )
+        });
+        let worker = Self(Arc::new(Inner {
+            clients: clients.collect(),
+            config,
+            store,
+            ledger: Arc::new(Ledger::new(state, audit)),
+            timing,
+            progress: Mutex::default(),
+            tasks: Mutex::default(),
+            stop: CancellationToken::new(),
+        }));
+        for job in worker.0.ledger.under_way() {
+            let id = job.id.clone().unwrap_or_default();
+            match worker.client(&job.tenant) {
+                Ok(client) => worker.run(job, client),
+                Err(why) => error!(job = id, %why, "a retraction job cannot go on"),
+            }
+        }
+        worker
+    }
+
+    /// Plans and starts a job, or says what it would do.
+    ///
+    /// # Errors
+    ///
+    /// [`RetractError`]: nothing was done.
+    pub async fn retract(&self, request: Request) -> Result<Started, RetractError> {
+        let (job, client) = plan::plan(&self.0, &request).await?;
+        if request.dry_run {
+            let now = clock::now();
+            let runner = Runner::dry(job, client, self.0.timing, now);
+            return runner
+                .dry_run()
+                .await
+                .map(|job| Started::Plan(job.document()));
+        }
+        self.0.ledger.create(&job).await?;
+        let (id, state) = (job.id.clone().unwrap_or_default(), job.state);
+        info!(job = id, tenant = %job.tenant, action = %job.action, state = state.name(), items = job.items.len(), "retraction job");
+        if state == JobState::Running {
+            self.run(job, client);
+        }
+        Ok(Started::Job { id, state })
+    }
+
+    /// The document of a job.
+    pub async fn job(&self, id: &str) -> Option<Value> {
+        self.0.ledger.read(id, Job::document).await
+    }
+
+    /// The heads of all jobs, the newest first.
+    pub async fn jobs(&self) -> Vec<Value> {
+        self.0.ledger.heads().await
+    }
+
+    /// How far a job is, now and whenever that changes; `None` for a job that is not running.
+    pub fn subscribe(&self, id: &str) -> Option<watch::Receiver<Progress>> {
+        self.progress().get(id).cloned()
+    }
+
+    /// Waits until no item of the job is pending, located or acted, whatever the watch still does, and returns
+    /// its document; at once if it is not running or waits for approval. `None`: there is no such job.
+    pub async fn wait(&self, id: &str) -> Option<Value> {
+        if let Some(mut progress) = self.subscribe(id) {
+            // An error means that the job's task has ended: its document tells how.
+            let _ = progress.wait_for(|progress| progress.settled).await;
+        }
+        self.job(id).await
+    }
+
+    /// Asks nothing more of Graph, waits for the answers that are due, and stores them.
+    pub async fn shut_down(&self) {
+        self.0.stop.cancel();
+        let mut tasks =
+            std::mem::take(&mut *self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Which tenants can be retracted from, and why the others cannot.
+    pub fn tenants(&self) -> Vec<(TenantName, Option<String>)> {
+        let clients = self.0.clients.iter();
+        clients
+            .map(|(name, client)| (name.clone(), client.as_ref().err().cloned()))
+            .collect()
+    }
+
+    fn client(&self, tenant: &TenantName) -> Result<Client, RetractError> {
+        self.0.client(tenant)
+    }
+
+    fn run(&self, job: Job, client: Client) {
+        let Some(id) = job.id.clone() else {
+            return;
+        };
+        let ours = self.0.ledger.moved(&job.tenant, &id);
+        let (runner, progress) = Runner::new(job, client, &self.0, ours, clock::now());
+        self.progress().insert(id, progress);
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tasks that have ended are forgotten here, so that the set does not grow.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(runner.run());
+    }
+
+    fn progress(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Receiver<Progress>>> {
+        self.0
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn client(&self, tenant: &TenantName) -> Result<Client, RetractError> {
+        match self.clients.get(tenant) {
+            Some(Ok(client)) => Ok(client.clone()),
+            Some(Err(why)) => Err(RetractError::NotConnected {
+                tenant: tenant.clone(),
+                why: why.clone(),
+            }),
+            None => Err(RetractError::NotConnected {
+                tenant: tenant.clone(),
+                why: "the configuration has no such tenant".to_owned(),
+            }),
+        }
+    }
+}
