@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use clawback::certs::{Authority, Pair};
+use clawback::certs::{self, Authority, Pair};
 use clawback::server::Receiver;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsConnector;
 
 use crate::support::service::{self, JOURNAL, changed, config_text, now, place_certificate};
 use crate::support::{Client, Mail, Service};
@@ -176,4 +181,35 @@ async fn a_new_configuration_is_for_new_sessions() {
     assert_eq!(old.command(&recipient(JOURNAL)).await.code, 250);
     assert_eq!(new.command(&recipient(JOURNAL)).await.code, 550);
     assert_eq!(new.command(&recipient(moved)).await.code, 250);
+}
+
+/// A client that comes again resumes its TLS session: that saves both sides most of a handshake.
+#[tokio::test]
+async fn tls_sessions_are_resumed() {
+    let service = Service::start().await;
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(service.ca().as_bytes()).unwrap())
+        .unwrap();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = ClientConfig::builder_with_provider(certs::provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let stream = before_tls(&service).await.into_stream();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            // The ticket of TLS 1.3 comes with the first reply.
+            stream.write_all(b"EHLO client.example\r\n").await.unwrap();
+            let mut reply = [0; 1024];
+            assert!(stream.read(&mut reply).await.unwrap() > 0);
+            kinds.push(stream.get_ref().1.handshake_kind());
+        }
+        let expected = [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)];
+        assert_eq!(kinds, expected, "{:?}", version.version);
+    }
 }

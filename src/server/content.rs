@@ -99,6 +99,9 @@ pub(super) struct Content {
     origin: Origin,
     scanner: Scanner,
     spool: Spool,
+    /// Why the octets could not be kept. A proven report goes on without them: whoever fills the
+    /// quarantine must not keep the tenant's reports out.
+    unkept: Option<Deferral>,
     draft: Option<Draft>,
     fate: Fate,
     share: Share,
@@ -136,6 +139,7 @@ impl Content {
             parts: parts.clone(),
             scanner: Scanner::new(settings.journal.clone()),
             spool: Spool::new(parts.quarantine.clone(), origin.meta()),
+            unkept: None,
             draft: None,
             fate: Fate::Open,
             share,
@@ -158,12 +162,17 @@ impl Content {
             self.scanner.handle_octets(octets);
         }
         let kept = self.spool.write(octets).await;
-        let kept = match kept {
-            Ok(()) => self.advance().await,
-            Err(error) => Err(quarantine_trouble(&error)),
-        };
-        if let Err(reason) = kept {
+        self.note_unkept(kept);
+        if let Err(reason) = self.advance().await {
             self.lose(reason);
+        }
+    }
+
+    /// Goes on without the octets if they could not be written.
+    fn note_unkept(&mut self, written: Result<(), QuarantineError>) {
+        if let Err(error) = written {
+            self.unkept = Some(quarantine_trouble(&error));
+            self.spool.drop_all();
         }
     }
 
@@ -180,8 +189,7 @@ impl Content {
             };
         }
         match self.fate {
-            Fate::Proven if stage == Stage::Failed => self.fate = Fate::Doubted,
-            Fate::Proven => {
+            Fate::Proven if stage != Stage::Failed => {
                 if matches!(stage, Stage::Journaled | Stage::Rest) {
                     self.spool.drop_all();
                 }
@@ -189,8 +197,14 @@ impl Content {
                     self.write_recipients().await?;
                 }
             }
-            // Nobody will look for them.
-            Fate::Doubted => drop(self.scanner.take_recipients()),
+            Fate::Proven | Fate::Doubted => {
+                self.fate = Fate::Doubted;
+                if let Some(reason) = self.unkept {
+                    return Err(reason);
+                }
+                // Nobody will look for them.
+                drop(self.scanner.take_recipients());
+            }
             Fate::Open | Fate::Lost(_) => {}
         }
         self.hold_memory().await
@@ -212,7 +226,7 @@ impl Content {
             return Ok(());
         }
         let moved = self.spool.flush().await;
-        moved.map_err(|error| quarantine_trouble(&error))?;
+        self.note_unkept(moved);
         if self.hold() {
             Ok(())
         } else {
@@ -286,6 +300,7 @@ impl Content {
             parts: self.parts,
             origin: self.origin,
             spool: self.spool,
+            unkept: self.unkept,
             draft: self.draft,
             _share: self.share,
             size: self.size,
@@ -301,6 +316,7 @@ struct Rest {
     parts: Parts,
     origin: Origin,
     spool: Spool,
+    unkept: Option<Deferral>,
     draft: Option<Draft>,
     _share: Share,
     size: u64,
@@ -349,6 +365,9 @@ impl Rest {
 
     /// Puts the whole message aside.
     async fn quarantine(self, report: &Report, reason: String) -> (&'static str, Outcome) {
+        if let Some(reason) = self.unkept {
+            return ("deferred", Outcome::Deferred(reason));
+        }
         let tenant = self.origin.place.tenant.name.clone();
         let peer = self.origin.peer();
         let id = report.envelope.message_id.clone();

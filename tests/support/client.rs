@@ -137,6 +137,11 @@ impl Client {
         })
     }
 
+    /// The connection itself, for a handshake of the test's own.
+    pub(crate) fn into_stream(self) -> Box<dyn Stream> {
+        self.stream
+    }
+
     /// Sends octets as they are.
     pub(crate) async fn send(&mut self, octets: &[u8]) {
         self.try_send(octets).await.expect("the peer reads");
