@@ -30,6 +30,8 @@ mod server_tls;
 mod smtp_dialogues;
 mod smtp_oracle;
 mod smtp_session;
+mod store_recovery;
+mod store_retention;
 mod store_search;
 mod store_support;
 mod support;

@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// Makes the run of a closed partition again, unless someone else just did.
-    fn mend(&self, partition: &Partition, damaged: &Source) -> Result<(), StoreError> {
+    pub(crate) fn mend(&self, partition: &Partition, damaged: &Source) -> Result<(), StoreError> {
         let _upkeep = self.upkeep();
         if partition.source().is_some_and(|now| now.is(damaged)) {
             let run = self.build_run(partition)?;

@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// Reads all of the log and the runs, and looks every report up (with `deep`), or every hundredth.
-    /// Blocks, for a minute in a million reports.
+    /// A damaged run is a finding and is made again at once. Blocks, for a minute in a million reports.
     ///
     /// # Errors
     ///
@@ -116,10 +116,22 @@ impl Store {
         self.settle()?;
         let mut verified = Verified::default();
         for partition in self.shared.all() {
-            if let Some(source) = partition.source() {
-                verified.partitions += 1;
-                self.verify_partition(&partition, &source, deep, &mut verified);
+            let Some(mut source) = partition.source() else {
+                continue;
+            };
+            verified.partitions += 1;
+            if let Source::Run(run) = &source
+                && let Err(error) = run.each(|_| {}).and_then(|()| run.rows().map(drop))
+            {
+                let path = run.path().display().to_string();
+                self.shared.mend(&partition, &source)?;
+                verified.findings.push(Finding {
+                    partition: partition.name.to_string(),
+                    what: format!("{path}: {error}; it was made again from the log"),
+                });
+                source = partition.source().unwrap_or(source);
             }
+            self.verify_partition(&partition, &source, deep, &mut verified);
         }
         Ok(verified)
     }
@@ -137,11 +149,6 @@ impl Store {
                 what,
             });
         };
-        if let Source::Run(run) = source
-            && let Err(error) = run.each(|_| {}).and_then(|()| run.rows().map(drop))
-        {
-            found(format!("{}: {error}", run.path().display()));
-        }
         let summary = source.summary();
         let ordinals: Vec<u32> = (0..summary.reports).collect();
         let rows = source.rows(&ordinals).unwrap_or_else(|error| {
