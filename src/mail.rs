@@ -80,6 +80,17 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        // Nearly all are of this kind, and a report may name 100,000.
+        if text
+            .bytes()
+            .all(|octet| octet.is_ascii_graphic() && octet != b'"')
+        {
+            return match text.rfind('@') {
+                None => Err(AddressError::NoAt),
+                Some(at) if at == 0 || at + 1 == text.len() => Err(AddressError::EmptySide),
+                Some(_) => Ok(Self(text.into())),
+            };
+        }
         let (mut quoted, mut escaped) = (false, false);
         for character in text.chars() {
             match character {

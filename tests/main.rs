@@ -14,6 +14,7 @@ mod cli_serving;
 mod cli_usage;
 mod config;
 mod graph_client;
+mod hostile_reports;
 mod layering;
 mod parse_reports;
 mod peers;

@@ -101,14 +101,14 @@ fn parse_in_pieces(octets: &[u8], size: usize) -> Report {
 fn where_a_report_is_cut_changes_nothing() {
     for (name, octets, _) in reports() {
         let whole = parse(&octets, Limits::default());
-        for size in [1, 2, 3, 7, 64, 1021] {
+        for size in [1, 3, 64, 1021] {
             assert_eq!(
                 parse_in_pieces(&octets, size),
                 whole,
                 "{name} in pieces of {size}"
             );
         }
-        for cut in 0..octets.len().min(6000) {
+        for cut in (0..octets.len()).step_by(101) {
             let mut scanner = Scanner::new(Limits::default());
             let (head, tail) = octets.split_at(cut);
             scanner.handle_octets(head);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
 use super::report::{Field, Recipient};
 use crate::mail::{Address, AddressError};
@@ -50,6 +50,9 @@ enum Redirection {
 
 /// What stands before the first redirection, and the redirection with what follows it.
 fn cut(text: &str) -> (&str, Option<(Redirection, &str)>) {
+    if !text.contains(',') {
+        return (text, None);
+    }
     let (mut quoted, mut escaped) = (false, false);
     for (position, octet) in text.bytes().enumerate() {
         match octet {
@@ -104,17 +107,23 @@ pub(super) struct Recipients {
     pending: Vec<Recipient>,
     seen: HashSet<u128, Plain>,
     keys: (RandomState, RandomState),
+    /// Room for what is hashed.
+    key: Vec<u8>,
     text: usize,
 }
 
 impl Recipients {
     /// Adds a recipient unless the report named it before in the same way.
     pub(super) fn add(&mut self, recipient: Recipient) {
-        let (high, low) = (
-            self.keys.0.hash_one(Folded(&recipient)),
-            self.keys.1.hash_one(Folded(&recipient)),
-        );
-        if self.seen.insert(u128::from(high) << 64 | u128::from(low)) {
+        self.key.clear();
+        fold(&recipient, &mut self.key);
+        let hash = |keys: &RandomState| {
+            let mut hasher = keys.build_hasher();
+            hasher.write(&self.key);
+            u128::from(hasher.finish())
+        };
+        let (high, low) = (hash(&self.keys.0), hash(&self.keys.1));
+        if self.seen.insert(high << 64 | low) {
             self.text += recipient.address.as_str().len() + size_of::<Recipient>();
             self.pending.push(recipient);
         }
@@ -142,37 +151,32 @@ impl Recipients {
     }
 }
 
-/// A recipient as rule 9 compares it: addresses without regard to case.
-struct Folded<'a>(&'a Recipient);
-
-impl Hash for Folded<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let recipient = self.0;
-        recipient.field.hash(state);
-        for address in [
-            Some(&recipient.address),
-            recipient.expanded_from.as_ref(),
-            recipient.forwarded_from.as_ref(),
-        ] {
-            fold(address.map_or("", Address::as_str), state);
+/// A recipient as one compares it, addresses without regard to case, as octets. UTF-8 has no 0xFF.
+fn fold(recipient: &Recipient, key: &mut Vec<u8>) {
+    let field = match recipient.field {
+        Field::To => b't',
+        Field::Cc => b'c',
+        Field::Bcc => b'b',
+        Field::Recipient => b'r',
+    };
+    key.push(field);
+    for address in [
+        Some(&recipient.address),
+        recipient.expanded_from.as_ref(),
+        recipient.forwarded_from.as_ref(),
+    ] {
+        key.push(0xff);
+        let text = address.map_or("", Address::as_str);
+        if text.is_ascii() {
+            let start = key.len();
+            key.extend_from_slice(text.as_bytes());
+            key.get_mut(start..)
+                .unwrap_or_default()
+                .make_ascii_lowercase();
+        } else {
+            key.extend_from_slice(text.to_lowercase().as_bytes());
         }
     }
-}
-
-/// Hashes a text in lower case, without a copy where it is ASCII. Neither form holds the octet 0xFF.
-fn fold(text: &str, state: &mut impl Hasher) {
-    if text.is_ascii() {
-        let mut buffer = [0_u8; 64];
-        for piece in text.as_bytes().chunks(buffer.len()) {
-            for (to, from) in buffer.iter_mut().zip(piece) {
-                *to = from.to_ascii_lowercase();
-            }
-            state.write(buffer.get(..piece.len()).unwrap_or_default());
-        }
-    } else {
-        state.write(text.to_lowercase().as_bytes());
-    }
-    state.write_u8(0xff);
 }
 
 /// The keys of [`Recipients::seen`] are hashes already.

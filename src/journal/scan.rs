@@ -207,15 +207,14 @@ impl Body {
             return self.fail(Kind::NotReport, "no X-MS-Journal-Report header");
         }
         let header = PartHeader::parse(block);
-        match header.boundary().filter(|_| header.is("multipart/mixed")) {
+        if !header.is("multipart/mixed") {
+            let found = excerpt(header.content_type());
+            let problem = format!("the content type is {found}, not multipart/mixed");
+            return self.fail(Kind::Malformed, problem);
+        }
+        match header.boundary() {
             Some(boundary) => self.boundary = boundary,
-            None => self.fail(
-                Kind::Malformed,
-                format!(
-                    "the content type is {}, not multipart/mixed with a boundary",
-                    excerpt(header.content_type())
-                ),
-            ),
+            None => self.fail(Kind::Malformed, "multipart/mixed without a usable boundary"),
         }
     }
 

@@ -8,10 +8,13 @@
 //! `=` or `(`. Slashes may be missing, doubled or turned round, as browsers forgive that. It ends at a
 //! blank, a control character, `<`, `>`, `"` or a back-quote.
 
-use memchr::{memchr, memmem};
+use std::sync::LazyLock;
+
+use memchr::memchr;
+use memchr::memmem::Finder;
 
 use super::charset::Charset;
-use super::url::Domains;
+use super::url::{Domains, ends_authority};
 
 /// Octets that are gathered before they are searched.
 const STEP: usize = 4096;
@@ -141,14 +144,14 @@ impl Text {
             self.text.len().saturating_sub(AFTER)
         };
         let mut triggers = Triggers::new(&self.text, self.next, self.html);
+        let mut ends = Ends::new(&self.text, last);
         self.next = limit;
         while let Some(at) = triggers.next().filter(|&at| at < limit) {
             let Some(start) = url_start(&self.text, at, self.html) else {
                 continue;
             };
-            let url = self.text.get(start..).unwrap_or_default();
-            match url_end(url, last) {
-                Some(end) => domains.add(url.get(..end).unwrap_or(url)),
+            match ends.of(start, domains) {
+                Some((authority, url)) => domains.add(authority, url),
                 None => {
                     self.next = at;
                     break;
@@ -161,23 +164,57 @@ impl Text {
     }
 }
 
-/// How much of a URL without its scheme counts: the authority, or all of it where a wrapper holds
-/// another URL in its query. `None` if that cannot be told before more text is there.
-fn url_end(url: &[u8], last: bool) -> Option<usize> {
-    let ends = |octet: &u8| ends_url(*octet) || b"/?#\\".contains(octet);
-    let end = end_within(url, AUTHORITY_OCTETS, last, ends)?;
-    if Domains::is_wrapper(url.get(..end).unwrap_or(url)) {
-        return end_within(url, URL_OCTETS, last, |octet| ends_url(*octet));
-    }
-    Some(end)
+/// Where URLs in a text end. What was searched for one need not be searched for the next, which may
+/// begin within it.
+struct Ends<'a> {
+    text: &'a [u8],
+    /// No more text follows.
+    last: bool,
+    /// No authority ends from the start of the latest URL to here.
+    searched: usize,
 }
 
-/// The first position up to `limit` where `ends` holds, else `limit` or, at the end of the text, that.
-fn end_within(url: &[u8], limit: usize, last: bool, ends: impl Fn(&u8) -> bool) -> Option<usize> {
-    let window = url.get(..limit).unwrap_or(url);
-    let whole = last || window.len() == limit;
-    let end = window.iter().position(ends);
-    end.or_else(|| whole.then_some(window.len()))
+impl<'a> Ends<'a> {
+    const fn new(text: &'a [u8], last: bool) -> Self {
+        Self {
+            text,
+            last,
+            searched: 0,
+        }
+    }
+
+    /// The URL that begins, without its scheme, at `start`: its authority and what counts of it, which
+    /// is all of it where a wrapper holds another URL in its query. `None` if that cannot be told before
+    /// more text is there. Starts only grow.
+    fn of(&mut self, start: usize, domains: &Domains) -> Option<(&'a [u8], &'a [u8])> {
+        let ends = |octet: &u8| ends_url(*octet) || ends_authority(*octet);
+        let from = start.max(self.searched);
+        let (found, end) = self.search(from, start + AUTHORITY_OCTETS, ends);
+        self.searched = end;
+        let authority = self.text.get(start..found?)?;
+        if !domains.is_wrapper(authority) {
+            return Some((authority, authority));
+        }
+        let (found, _) = self.search(end, start + URL_OCTETS, |octet| ends_url(*octet));
+        Some((authority, self.text.get(start..found?)?))
+    }
+
+    /// The first position where `ends` holds, else `limit` or, at the end of the text, that; and how
+    /// far the search went.
+    fn search(
+        &self,
+        from: usize,
+        limit: usize,
+        ends: impl Fn(&u8) -> bool,
+    ) -> (Option<usize>, usize) {
+        let limit = limit.min(self.text.len()).max(from);
+        let window = self.text.get(from..limit).unwrap_or_default();
+        match window.iter().position(ends) {
+            Some(length) => (Some(from + length), from + length),
+            None if limit < self.text.len() || self.last => (Some(limit), limit),
+            None => (None, limit),
+        }
+    }
 }
 
 /// Whether a URL in text cannot go on with this octet.
@@ -191,10 +228,14 @@ type Trigger = fn(&[u8], usize) -> Option<usize>;
 /// Colons after a scheme; `www.` in either case, at its third letter from the end; slashes in HTML.
 const TRIGGERS: [Trigger; 4] = [
     colon,
-    |text, from| find(text, from, b"ww."),
-    |text, from| find(text, from, b"WW."),
-    |text, from| find(text, from, b"//"),
+    |text, from| find(text, from, &LOWER_WWW),
+    |text, from| find(text, from, &UPPER_WWW),
+    |text, from| find(text, from, &SLASHES_OF_HTML),
 ];
+
+static LOWER_WWW: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("ww."));
+static UPPER_WWW: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("WW."));
+static SLASHES_OF_HTML: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("//"));
 
 /// The places where a URL may begin, in order.
 struct Triggers<'a> {
@@ -204,11 +245,10 @@ struct Triggers<'a> {
 
 impl<'a> Triggers<'a> {
     fn new(text: &'a [u8], from: usize, html: bool) -> Self {
-        let mut found = TRIGGERS.map(|find| find(text, from));
-        if let [.., slashes] = &mut found
-            && !html
-        {
-            *slashes = None;
+        let used = if html { 4 } else { 3 };
+        let mut found = [None; 4];
+        for (found, find) in found.iter_mut().zip(TRIGGERS).take(used) {
+            *found = find(text, from);
         }
         Self { text, found }
     }
@@ -224,8 +264,8 @@ impl<'a> Triggers<'a> {
     }
 }
 
-fn find(text: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
-    Some(from + memmem::find(text.get(from..)?, needle)?)
+fn find(text: &[u8], from: usize, needle: &Finder<'_>) -> Option<usize> {
+    Some(from + needle.find(text.get(from..)?)?)
 }
 
 /// The next colon that a scheme may stand before: `http:`, `https:`, `ftp:`.

@@ -10,6 +10,8 @@ use super::word::percent_decoded;
 
 /// Wrappers inside wrappers that are undone: Safe Links wraps what a forwarded message wrapped before.
 const WRAPPERS: usize = 8;
+/// Octets of wrapping URLs that are undone for one message; further ones stay as they are.
+const WRAPPED_OCTETS: usize = 2 << 20;
 /// Hosts that are remembered so that the next URL with the same host costs nothing.
 const HOSTS: usize = 4096;
 /// Longest host, in octets as written (percent-encoded UTF-8 takes nine for one character).
@@ -24,6 +26,7 @@ pub(super) struct Domains {
     keys: RandomState,
     limit: usize,
     over: bool,
+    wrapped_octets: usize,
 }
 
 impl Domains {
@@ -36,25 +39,34 @@ impl Domains {
             keys: RandomState::new(),
             limit,
             over: false,
+            wrapped_octets: 0,
         }
     }
 
-    /// A URL without its scheme: authority, path, query, all up to where the text says it ends.
-    pub(super) fn add(&mut self, url: &[u8]) {
-        let mut url = std::borrow::Cow::Borrowed(url);
+    /// A URL without its scheme, as far as it counts; its authority is what it begins with.
+    pub(super) fn add(&mut self, authority: &[u8], url: &[u8]) {
+        let host = host(authority);
+        if !wrapper(host) {
+            return self.add_host(host);
+        }
+        if self.wrapped_octets + url.len() > WRAPPED_OCTETS {
+            self.over = true;
+            return self.add_host(host);
+        }
+        self.wrapped_octets += url.len();
+        let mut inner = url.to_vec();
         for _ in 0..WRAPPERS {
-            let host = host(&url);
-            match wrapped(host, &url) {
-                Some(inner) => url = inner.into(),
+            match wrapped(&inner) {
+                Some(url) => inner = url,
                 None => break,
             }
         }
-        self.add_host(host(&url));
+        self.add_host(host_of(&inner));
     }
 
-    /// Whether the query of a URL with this authority holds the URL that it leads to.
-    pub(super) fn is_wrapper(authority: &[u8]) -> bool {
-        wrapper(host(authority))
+    /// Whether the query of a URL with this authority holds the URL that it leads to, and is to be read.
+    pub(super) fn is_wrapper(&self, authority: &[u8]) -> bool {
+        self.wrapped_octets < WRAPPED_OCTETS && wrapper(host(authority))
     }
 
     /// The domains in the order in which they were found; whether the bound was reached.
@@ -93,10 +105,14 @@ impl Domains {
     }
 }
 
-/// The host of a URL without its scheme, as written: no userinfo, no port.
-fn host(url: &[u8]) -> &[u8] {
-    let end = url.iter().position(|octet| b"/?#\\".contains(octet));
-    let authority = url.get(..end.unwrap_or(url.len())).unwrap_or(url);
+/// The host of a URL without its scheme.
+fn host_of(url: &[u8]) -> &[u8] {
+    let end = url.iter().position(|&octet| ends_authority(octet));
+    host(url.get(..end.unwrap_or(url.len())).unwrap_or(url))
+}
+
+/// The host of an authority as written: no userinfo, no port.
+fn host(authority: &[u8]) -> &[u8] {
     let host = match memrchr(b'@', authority) {
         Some(at) => authority.get(at + 1..).unwrap_or_default(),
         None => authority,
@@ -105,10 +121,17 @@ fn host(url: &[u8]) -> &[u8] {
         let end = memchr(b']', host).map_or(0, |end| end + 1);
         return host.get(..end).unwrap_or_default();
     }
-    let part =
-        |octet: &u8| octet.is_ascii_alphanumeric() || b"-._%".contains(octet) || *octet >= 0x80;
-    let end = host.iter().position(|octet| !part(octet));
+    let end = host.iter().position(|&octet| !in_host(octet));
     host.get(..end.unwrap_or(host.len())).unwrap_or(host)
+}
+
+/// Whether the authority of a URL ends before this octet. Browsers read a backslash as a slash.
+pub(super) const fn ends_authority(octet: u8) -> bool {
+    matches!(octet, b'/' | b'?' | b'#' | b'\\')
+}
+
+const fn in_host(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b'%' | 0x80..)
 }
 
 /// The hosts of Safe Links end so, in the worldwide and in the national clouds.
@@ -131,8 +154,8 @@ fn wrapper(host: &[u8]) -> bool {
 }
 
 /// What a Safe Links URL leads to, without its scheme.
-fn wrapped(host: &[u8], url: &[u8]) -> Option<Vec<u8>> {
-    if !wrapper(host) {
+fn wrapped(url: &[u8]) -> Option<Vec<u8>> {
+    if !wrapper(host_of(url)) {
         return None;
     }
     let query = url.get(memchr(b'?', url)? + 1..)?;
@@ -231,6 +254,11 @@ fn listed(host: &str, spelled: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn add(domains: &mut Domains, url: &str) {
+        let end = url.find(['/', '?', '#', '\\']).unwrap_or(url.len());
+        domains.add(&url.as_bytes()[..end], url.as_bytes());
+    }
+
     #[test]
     fn domains() {
         for (url, expected) in [
@@ -281,7 +309,7 @@ mod tests {
             ),
         ] {
             let mut domains = Domains::new(10);
-            domains.add(url.as_bytes());
+            add(&mut domains, url);
             assert_eq!(domains.into_parts().0.join(" "), expected, "{url}");
         }
     }
@@ -296,7 +324,7 @@ mod tests {
             "b.example",
             "c.example",
         ] {
-            domains.add(url.as_bytes());
+            add(&mut domains, url);
         }
         let expected = vec!["a.example".to_owned(), "b.example".to_owned()];
         assert_eq!(domains.into_parts(), (expected, true));
