@@ -18,6 +18,11 @@ impl Problems {
         }
     }
 
+    /// Adds the one that decided, as the last, however many there are.
+    pub(super) fn conclude(&mut self, text: impl Into<String>) {
+        self.0.push(text.into());
+    }
+
     /// All of them.
     pub(super) fn into_vec(self) -> Vec<String> {
         self.0

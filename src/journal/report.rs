@@ -141,7 +141,7 @@ pub struct Report {
     pub recipient_count: u64,
     /// The journaled message.
     pub inner: Inner,
-    /// What was odd, for people.
+    /// What was odd, for people. If it is no report or malformed, the last says why.
     pub problems: Vec<String>,
 }
 

@@ -196,7 +196,7 @@ impl Body {
     fn fail(&mut self, kind: Kind, problem: impl Into<String>) {
         self.failed = Some(kind);
         self.part = Part::Skip;
-        self.problems.add(problem);
+        self.problems.conclude(problem);
     }
 
     /// The outer header is read.
