@@ -36,4 +36,5 @@ mod store_retention;
 mod store_search;
 mod store_support;
 mod support;
+mod tenant_feed;
 mod tenant_reports;

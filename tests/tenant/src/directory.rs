@@ -95,8 +95,9 @@ impl Directory {
         }
         if user.kind != UserKind::Deleted {
             self.by_id.insert(id, owner);
-            self.by_principal
-                .insert(principal(&user).to_lowercase(), number);
+            if let Some(principal) = &user.principal {
+                self.by_principal.insert(principal.to_lowercase(), number);
+            }
         }
         self.users.push(Entry { id, is: user });
         number
@@ -141,7 +142,22 @@ impl Directory {
                 _ => None,
             };
         }
-        self.by_principal.get(&key.to_lowercase()).copied()
+        let key = key.to_lowercase();
+        let by_address = || match self.by_address.get(&key) {
+            Some(Owner::User(number)) => Some(*number),
+            _ => None,
+        };
+        // An address is the principal name of a user who has no other, and of nobody as an alias.
+        let is_principal = |number: &u32| {
+            self.user_at(*number).is_some_and(|user| {
+                user.is.kind != UserKind::Deleted && principal(&user.is).to_lowercase() == key
+            })
+        };
+        self.by_principal
+            .get(&key)
+            .copied()
+            .or_else(by_address)
+            .filter(is_principal)
     }
 
     /// The group with this object id.

@@ -385,6 +385,9 @@ fn find<'a>(
     let id = Id::parse(text)
         .filter(|id| matches!(id.kind, Kind::Default | Kind::Immutable))
         .ok_or_else(malformed)?;
+    if id.tenant != context.world.tag {
+        locked(&context.world.traffic).counts.foreign += 1;
+    }
     if id.tenant != context.world.tag || id.mailbox != number {
         return Err(Answer::error(
             404,

@@ -212,4 +212,21 @@ async fn a_token_is_good_for_its_tenant_alone() {
     assert_eq!((answer.status, answer.code()), (404, "ErrorInvalidUser"));
     assert_eq!(ours.tenant.counts().foreign, 1);
     assert_eq!(theirs.tenant.counts().foreign, 0);
+    ours.tenant
+        .deliver(&crate::client::inbound(&["ana@contoso.example"], "Invoice"));
+    let id = theirs.get(&format!("{dee}/messages")).await.value()[0]["id"]
+        .as_str()
+        .unwrap()
+        .replace('=', "%3D");
+    let answer = ours
+        .get(&format!(
+            "{}/messages/{id}",
+            ours.user("ana@contoso.example")
+        ))
+        .await;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (404, "ErrorInvalidMailboxItemId")
+    );
+    assert_eq!(ours.tenant.counts().foreign, 2);
 }

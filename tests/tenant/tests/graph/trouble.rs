@@ -160,6 +160,20 @@ async fn http_versions_and_transports() {
         (response.version(), response.status().as_u16()),
         (Version::HTTP_11, 200)
     );
+    plain
+        .tenant
+        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let view = plain.tenant.mailbox("ana@contoso.example").unwrap();
+    let id = view.messages[0].immutable_id.replace('=', "%3D");
+    let target = format!(
+        "{}/messages/{id}/permanentDelete",
+        plain.user("ana@contoso.example")
+    );
+    // A front end wants a length even for nothing; reqwest sends none of its own accord.
+    assert_eq!(plain.post(&target, None).await.status, 411);
+    let empty = [("Content-Length", "0")];
+    let purged = plain.send(Method::POST, &target, &empty, None).await;
+    assert_eq!(purged.status, 204);
     let untrusting = reqwest::Client::builder().no_proxy().build().unwrap();
     assert!(
         untrusting
