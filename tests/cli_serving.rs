@@ -65,12 +65,14 @@ impl Site {
 
     /// Starts the service and waits until it says so.
     pub(crate) fn serve(&self) -> Serving<'_> {
-        let mut child = self
-            .command()
-            .arg("serve")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = self.command();
+        command.arg("serve");
+        self.started(command)
+    }
+
+    /// The service that this command starts, once it says that it runs.
+    pub(crate) fn started(&self, mut command: Command) -> Serving<'_> {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
@@ -126,7 +128,11 @@ impl Serving<'_> {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Stops it as systemd does.

@@ -23,6 +23,7 @@ mod retract_faults;
 mod retract_support;
 mod retract_tenants;
 mod server_dialogues;
+mod server_process;
 mod server_reports;
 mod server_session;
 mod server_shutdown;
