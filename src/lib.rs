@@ -22,6 +22,7 @@ pub mod journal;
 pub mod key;
 pub mod mail;
 pub mod onboard;
+pub mod proc;
 pub mod quarantine;
 pub mod retract;
 pub mod segment;

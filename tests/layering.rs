@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("mail", &[]),
     ("escape", &[]),
+    ("proc", &[]),
     ("key", &["segment"]),
     ("segment", &[]),
     ("smtp", &["mail"]),
     ("journal", &["mail"]),
     ("index::record", &["mail", "journal", "index"]),
     ("index::query", &["mail", "journal", "index"]),
-    ("index", &["mail", "journal", "segment", "key", "telemetry"]),
+    (
+        "index",
+        &["mail", "journal", "segment", "key", "telemetry", "proc"],
+    ),
     ("state", &["mail", "journal", "retract", "segment", "key"]),
     ("audit", &["mail", "segment", "key"]),
     ("quarantine", &["mail", "segment", "key"]),

@@ -12,6 +12,7 @@ use rustix::net::sockopt::socket_peercred;
 use tokio::net::UnixListener;
 
 use crate::config::Admin;
+use crate::proc::proc_root;
 
 /// What is known of a peer of the socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +55,8 @@ impl Peer {
     fn of(uid: u32, gid: u32, pid: Option<u32>) -> Self {
         let status = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
         let groups = status.and_then(|status| groups_of(&status, uid));
-        let login = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+        let login = pid
+            .and_then(|pid| fs::read_to_string(proc_root().join(format!("{pid}/loginuid"))).ok());
         Self {
             uid: Some(uid),
             pid,

@@ -14,12 +14,14 @@ use super::key::TermHasher;
 use super::partition::Layout;
 use super::seal;
 use crate::mail::TenantName;
+use crate::proc::proc_root;
 use crate::segment::{fsync_dir, write_file_durable};
 
 /// Layout of everything under the index directory. Another one is removed and made again.
 const FORMAT: u32 = 1;
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Below [`proc_root`].
+const BOOT_ID: &str = "sys/kernel/random/boot_id";
 
 /// What this process writes into the marker.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Marker {
         let marker = Self {
             head: format!("clawback index {FORMAT} key {check:016x}"),
             // Without a boot id every unclean stop counts as a loss of power.
-            boot: fs::read_to_string(BOOT_ID)
+            boot: fs::read_to_string(proc_root().join(BOOT_ID))
                 .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned()),
         };
         let path = layout.marker();
