@@ -53,7 +53,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 
 impl Peer {
     fn of(uid: u32, gid: u32, pid: Option<u32>) -> Self {
-        let status = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        let status =
+            pid.and_then(|pid| fs::read_to_string(proc_root().join(format!("{pid}/status"))).ok());
         let groups = status.and_then(|status| groups_of(&status, uid));
         let login = pid
             .and_then(|pid| fs::read_to_string(proc_root().join(format!("{pid}/loginuid"))).ok());
