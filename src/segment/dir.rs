@@ -5,8 +5,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 /// Makes the entries of a directory durable.
 ///
@@ -17,32 +17,28 @@ pub fn fsync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Makes a directory (mode 0700) and those above it that are missing; each of them, and the parent
-/// of the first, is synced. A directory that exists is left as it is, but its entry is synced too:
-/// whoever made it may not have done so.
+/// Makes a directory (mode 0700) and those above it that are missing, and makes all their entries
+/// durable. Those that exist are left as they are, but their entries are synced too, up to the root of
+/// their file system: a crash, or an error, may have come between making one and syncing it.
 ///
 /// # Errors
 ///
-/// What the system said.
+/// What the system said; call it again before anything in the directory counts.
 pub fn create_dir_durable(path: &Path) -> io::Result<()> {
-    let missing: Vec<PathBuf> = path
-        .ancestors()
-        .filter(|ancestor| !ancestor.as_os_str().is_empty())
-        .take_while(|ancestor| !ancestor.is_dir())
-        .map(Path::to_owned)
-        .collect();
-    for directory in missing.iter().rev() {
-        match DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
-        }
-        fsync_dir(directory)?;
-        fsync_dir(parent_of(directory))?;
+    match DirBuilder::new().mode(0o700).recursive(true).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
     }
-    if missing.is_empty() {
-        // Someone else's parent may be unreadable for us; then its owner answers for the entry.
-        match fsync_dir(parent_of(path)) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+    let device = fs::metadata(path)?.dev();
+    let path = fs::canonicalize(path)?;
+    for directory in path.ancestors() {
+        // A mount point is no entry that could be lost.
+        if fs::metadata(directory)?.dev() != device {
+            break;
+        }
+        match fsync_dir(directory) {
+            // What we may not read we have not made.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             other => other?,
         }
     }
