@@ -17,6 +17,7 @@ mod durability;
 mod graph_client;
 mod hostile_reports;
 mod layering;
+mod parse_oracle;
 mod parse_reports;
 mod peers;
 mod preload;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clawback::journal::{Kind, Limits, Report, Scanner, Stage, json, parse};
+use proptest::prelude::*;
 use serde_json::Value;
 
 fn reports() -> Vec<(String, Vec<u8>, Value)> {
@@ -115,5 +116,94 @@ fn where_a_report_is_cut_changes_nothing() {
             scanner.handle_octets(tail);
             assert_eq!(scanner.finish(), whole, "{name} cut at {cut}");
         }
+    }
+}
+
+/// What happens to reports on the way and in the hands of those who mean harm.
+#[derive(Clone, Debug)]
+enum Damage {
+    Remove(prop::sample::Index, usize),
+    Repeat(prop::sample::Index, usize),
+    Insert(prop::sample::Index, &'static str),
+    Overwrite(prop::sample::Index, u8),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let piece = prop::sample::select(vec![
+        "\r\n",
+        "\n",
+        "\r",
+        "--",
+        "\r\n--",
+        "\r\n\r\n",
+        "=",
+        "=\r\n",
+        "=?utf-8?Q?",
+        "\"",
+        "(",
+        ",",
+        ":",
+        "<",
+        ">",
+        ", Expanded: ",
+        "Content-Type: message/rfc822\r\n\r\n",
+        "\0",
+        "\u{e9}",
+        "http://",
+        "&#",
+        "--p\r\n",
+        "--p--\r\n",
+        "\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+        "Content-Type: multipart/mixed; boundary=p\r\n\r\n",
+    ]);
+    let at = any::<prop::sample::Index>;
+    prop_oneof![
+        (at(), 1usize..200).prop_map(|(at, length)| Damage::Remove(at, length)),
+        (at(), 1usize..200).prop_map(|(at, length)| Damage::Repeat(at, length)),
+        (at(), piece).prop_map(|(at, piece)| Damage::Insert(at, piece)),
+        (at(), any::<u8>()).prop_map(|(at, octet)| Damage::Overwrite(at, octet)),
+    ]
+}
+
+fn apply(octets: &mut Vec<u8>, damage: &Damage) {
+    let end = |at: usize, length: usize| (at + length).min(octets.len());
+    match *damage {
+        _ if octets.is_empty() => {}
+        Damage::Remove(at, length) => {
+            let at = at.index(octets.len());
+            octets.drain(at..end(at, length));
+        }
+        Damage::Repeat(at, length) => {
+            let at = at.index(octets.len());
+            let piece = octets[at..end(at, length)].to_vec();
+            octets.splice(at..at, piece);
+        }
+        Damage::Insert(at, piece) => {
+            let at = at.index(octets.len());
+            octets.splice(at..at, piece.bytes());
+        }
+        Damage::Overwrite(at, octet) => {
+            let at = at.index(octets.len());
+            octets[at] = octet;
+        }
+    }
+}
+
+proptest! {
+    /// A damaged report is read without a panic, and where it is cut still changes nothing.
+    #[test]
+    fn damaged_reports_are_read_all_the_same(
+        which: prop::sample::Index,
+        damages in prop::collection::vec(damage(), 1..6),
+        size in 1usize..100,
+    ) {
+        let mut all = reports();
+        let (name, mut octets, _) = all.swap_remove(which.index(all.len()));
+        for damage in &damages {
+            apply(&mut octets, damage);
+        }
+        let whole = parse(&octets, Limits::default());
+        let text = String::from_utf8_lossy(&octets);
+        prop_assert_eq!(parse_in_pieces(&octets, size), whole, "{}: {}", name, text);
     }
 }

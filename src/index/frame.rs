@@ -384,6 +384,7 @@ fn decode_envelope(
         mailbox,
         sent,
         received,
+        ..Envelope::default()
     };
     Ok((outer, digest, envelope))
 }

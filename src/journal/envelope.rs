@@ -254,7 +254,9 @@ impl Reader {
             return;
         };
         if value.len() + text.len() < self.limit {
-            value.push(' ');
+            if !value.is_empty() {
+                value.push(' ');
+            }
             value.push_str(text);
         } else {
             problems.add("a field of the envelope part is too long; its end was not read");
@@ -288,9 +290,13 @@ impl Reader {
     fn set(&mut self, name: Name, value: String, problems: &mut Problems) {
         let envelope = &mut self.envelope;
         match name {
-            Name::Sender => envelope.sender = path(name, &value, problems),
-            Name::OnBehalfOf => envelope.on_behalf_of = path(name, &value, problems),
-            Name::Mailbox => envelope.mailbox = path(name, &value, problems),
+            Name::Sender => {
+                (envelope.sender, envelope.sender_text) = path(name, &value, problems);
+            }
+            Name::OnBehalfOf => {
+                (envelope.on_behalf_of, envelope.on_behalf_of_text) = path(name, &value, problems);
+            }
+            Name::Mailbox => envelope.mailbox = path(name, &value, problems).0,
             Name::Subject => envelope.subject = Some(value).filter(|text| !text.is_empty()),
             Name::Label => envelope.label = Some(value).filter(|label| !label.is_empty()),
             Name::MessageId => envelope.message_id = MessageId::new(&value),
@@ -301,18 +307,20 @@ impl Reader {
     }
 }
 
-/// An address; `<>` and nothing are the null path.
-fn path(name: Name, value: &str, problems: &mut Problems) -> Option<Address> {
+/// An address, or else the text that is none; `<>` and nothing are the null path.
+fn path(name: Name, value: &str, problems: &mut Problems) -> (Option<Address>, Option<String>) {
     let text = unbracketed(value);
     if text.is_empty() {
-        return None;
+        return (None, None);
     }
-    text.parse()
-        .inspect_err(|error| {
-            let (label, value) = (name.label(), excerpt(value));
-            problems.add(format!("{label}: {value} is no address: {error}"));
-        })
-        .ok()
+    match text.parse() {
+        Ok(address) => (Some(address), None),
+        Err(error) => {
+            let (label, shown) = (name.label(), excerpt(value));
+            problems.add(format!("{label}: {shown} is no address: {error}"));
+            (None, Some(text.to_owned()))
+        }
+    }
 }
 
 fn instant(name: Name, value: &str, problems: &mut Problems) -> Option<jiff::Timestamp> {

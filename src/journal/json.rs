@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::report::{Attachment, Inner, Kind, Report};
+use crate::mail::Address;
 
 /// One JSON object: kind, envelope, recipients, the journaled message's facts, problems.
 pub fn json(report: &Report) -> Value {
@@ -15,8 +16,8 @@ pub fn json(report: &Report) -> Value {
     };
     json!({
         "kind": report.kind,
-        "sender": envelope.sender,
-        "on_behalf_of": envelope.on_behalf_of,
+        "sender": path(&envelope.sender, &envelope.sender_text),
+        "on_behalf_of": path(&envelope.on_behalf_of, &envelope.on_behalf_of_text),
         "subject": envelope.subject,
         "message_id": envelope.message_id,
         "label": envelope.label,
@@ -47,6 +48,11 @@ fn inner(inner: &Inner) -> Value {
         "attachments": inner.attachments.iter().map(attachment).collect::<Vec<_>>(),
         "url_domains": inner.url_domains,
     })
+}
+
+/// An address, or what stands in its place.
+fn path<'a>(address: &'a Option<Address>, text: &'a Option<String>) -> Option<&'a str> {
+    address.as_ref().map(Address::as_str).or(text.as_deref())
 }
 
 /// RFC 3339 in UTC.

@@ -51,6 +51,10 @@ pub struct Envelope {
     pub sender: Option<Address>,
     /// `On-Behalf-Of`.
     pub on_behalf_of: Option<Address>,
+    /// What `Sender` says if that is no valid address; for people, not kept in the index.
+    pub sender_text: Option<String>,
+    /// What `On-Behalf-Of` says if that is no valid address; for people, not kept in the index.
+    pub on_behalf_of_text: Option<String>,
     /// `Subject`, decoded, never RFC 2047 decoded.
     pub subject: Option<String>,
     /// `Message-Id`, or its fallbacks (outer `X-MS-Exchange-Parent-Message-Id`, then the journaled message's own).
