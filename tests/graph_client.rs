@@ -1,7 +1,7 @@
 //! The Graph client against the simulated tenant over HTTPS, by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clawback::graph::api::{MailboxId, Request, Scope};
@@ -204,14 +204,67 @@ async fn only_the_given_authority_is_trusted_for_a_private_host() {
     assert_eq!(tenant.counts().tokens, 0);
 }
 
+/// Everything that any crate logs while it lives, at every level.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn nothing_prints_the_secret_or_the_token() {
     let tenant = tenant(|_| {}).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // With a single dispatcher in the process, tracing asks the thread that first meets a callsite, and another
+    // test's thread has none: a second one makes it ask them all.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let guard = tracing::subscriber::set_default(subscriber);
     let settings = settings(&tenant, "contoso");
     let shown = format!("{settings:?}");
     let client = Client::new(settings).unwrap();
-    client.claims().await.unwrap();
-    let shown = format!("{shown}{client:?}");
+    client
+        .call(&inbox(&tenant, "a@contoso.example"))
+        .await
+        .unwrap();
+    tenant.expire_tokens();
+    client
+        .call(&inbox(&tenant, "a@contoso.example"))
+        .await
+        .unwrap();
+    tenant.expire_tokens();
+    tenant.change(|conduct| conduct.sign_in = SignIn::SecretExpired);
+    let error = client.claims().await.map(|_| ()).err();
+    let call = client.call(&inbox(&tenant, "a@contoso.example")).await;
+    drop(guard);
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        logged.contains("Graph answered"),
+        "the log has {} octets",
+        logged.len()
+    );
+    let shown = format!("{shown}{client:?}{error:?}{call:?}{logged}");
+    for (n, encoded) in [
+        tenant.client_secret().to_owned(),
+        url::form_urlencoded::byte_serialize(tenant.client_secret().as_bytes()).collect(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(!shown.contains(&encoded), "{n}");
+    }
     assert!(
         !shown.contains(tenant.client_secret()) && !shown.contains("Bearer"),
         "{shown}"

@@ -4,7 +4,7 @@ use clawback::retract::Action;
 use clawback_tenant::{Group, Mail, Settings, User, UserAction, UserKind};
 use serde_json::json;
 
-use super::retract_support::{Bench, outcomes, request, timing};
+use super::retract_support::{Bench, config, outcomes, request, tenant_section, timing};
 use clawback::retract::job::Timing;
 use clawback::worker::Started;
 
@@ -414,4 +414,78 @@ async fn many_copies_wait_for_approval() {
     let worker = bench.worker();
     let document = worker.wait(document["id"].as_str().unwrap()).await.unwrap();
     assert_eq!(document["state"], "awaiting_approval");
+}
+
+#[tokio::test]
+async fn the_senders_own_copy_is_moved_where_the_sender_is_a_recipient() {
+    for without_headers in [true, false] {
+        let bench = Bench::with_users(&["a@contoso.example", "b@contoso.example"]).await;
+        bench
+            .tenant
+            .change(|conduct| conduct.guesses.sent_without_headers = without_headers);
+        let both = ["a@contoso.example", "b@contoso.example"];
+        let mail = Mail::new("a@contoso.example", both, "to myself");
+        let (delivered, record) = bench.deliver(&mail).await;
+        let worker = bench.worker();
+        let document = bench.retract(&worker, record, Action::SoftDelete).await;
+        assert_eq!(
+            bench.folders("a@contoso.example", &delivered.message_id),
+            [GONE, GONE]
+        );
+        assert_eq!(document["counts"], json!({"verified": 3}));
+        assert_eq!(document["recipients"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_reloaded_configuration_is_taken_up() {
+    let bench = Bench::with_users(&["a@contoso.example"]).await;
+    let mail = Mail::new("x@evil.example", ["a@contoso.example"], "s");
+    let (_, record) = bench.deliver(&mail).await;
+    let worker = bench.worker();
+    let root = bench.root.path();
+    worker.reload(config(root, ""));
+    let error = worker
+        .retract(request(record, Action::SoftDelete))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.exit_code(), worker.connections().len()),
+        (2, 0),
+        "{error}"
+    );
+    worker.reload(config(
+        root,
+        &tenant_section(&bench.tenant, "contoso", root),
+    ));
+    assert_eq!(worker.connections()[0].problem, None);
+    let document = bench.retract(&worker, record, Action::SoftDelete).await;
+    assert_eq!(outcomes(&document), ["a@contoso.example verified -"]);
+}
+
+#[tokio::test]
+async fn hard_delete_and_unknown_records_are_refused_plainly() {
+    let bench = Bench::with_users(&["a@contoso.example"]).await;
+    let mail = Mail::new("x@evil.example", ["a@contoso.example"], "s");
+    let (_, record) = bench.deliver(&mail).await;
+    let worker = bench.worker();
+    let error = worker
+        .retract(request(record, Action::HardDelete))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("comes later"), "{error}");
+    let unknown = clawback::mail::RecordId::from_octets([9; 16]);
+    let error = worker
+        .retract(request(unknown, Action::SoftDelete))
+        .await
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let mut nobody = request(record, Action::SoftDelete);
+    nobody.recipients = Some(vec!["b@contoso.example".parse().unwrap()]);
+    let error = worker.retract(nobody).await.unwrap_err();
+    assert!(
+        error.to_string().contains("none of the named recipients"),
+        "{error}"
+    );
+    assert_eq!(bench.tenant.counts().tokens, 0);
 }

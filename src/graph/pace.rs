@@ -151,6 +151,11 @@ impl Gate {
         self.not_before.filter(|until| *until > now)
     }
 
+    /// The ceiling of requests at once over all mailboxes.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Requests that run now, as they count against the ceiling.
     pub fn running(&self) -> usize {
         self.running

@@ -13,7 +13,9 @@ mod run;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::audit::Audit;
-use crate::config::Config;
+use crate::config::{Config, Tenant};
 use crate::graph::client::Client;
+use crate::graph::pace::Backoff;
 use crate::index::Store;
 use crate::mail::{Address, RecordId, TenantName};
 use crate::retract::Action;
@@ -70,14 +73,34 @@ pub struct Worker(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Arc<Config>,
+    setup: ArcSwap<Setup>,
     store: Store,
-    clients: HashMap<TenantName, Result<Client, String>>,
     ledger: Arc<Ledger>,
     timing: Timing,
     progress: Mutex<HashMap<String, watch::Receiver<Progress>>>,
     tasks: Mutex<JoinSet<()>>,
     stop: CancellationToken,
+}
+
+/// What the configuration says, and the clients that it makes.
+#[derive(Debug)]
+struct Setup {
+    config: Arc<Config>,
+    /// A tenant's client; if there is none, why.
+    clients: HashMap<TenantName, Result<Client, String>>,
+}
+
+/// A tenant's connection to Graph, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Whose.
+    pub tenant: TenantName,
+    /// Requests at once over all mailboxes; 0 without a connection.
+    pub limit: usize,
+    /// How long Graph told us to wait.
+    pub throttled: Option<Duration>,
+    /// Why there is no connection.
+    pub problem: Option<String>,
 }
 
 /// How far a running job is.
@@ -116,16 +139,8 @@ impl Worker {
         audit: Arc<Audit>,
         timing: Timing,
     ) -> Self {
-        let clients = config.tenants.iter();
-        let clients = clients.map(|tenant| {
-            (
-                tenant.name.clone(),
-                connect::client(&config, tenant, timing.backoff),
-            )
-        });
         let worker = Self(Arc::new(Inner {
-            clients: clients.collect(),
-            config,
+            setup: ArcSwap::from_pointee(Setup::new(config, None, timing.backoff)),
             store,
             ledger: Arc::new(Ledger::new(state, audit)),
             timing,
@@ -158,6 +173,15 @@ impl Worker {
                 .await
                 .map(|job| Started::Plan(job.document()));
         }
+        // From here on it is done whether or not whoever asked still waits: a job that is stored must run.
+        let worker = self.clone();
+        let begun = tokio::spawn(async move { worker.begin(job, client).await });
+        begun
+            .await
+            .map_err(|error| RetractError::State(error.to_string()))?
+    }
+
+    async fn begin(&self, job: Job, client: Client) -> Result<Started, RetractError> {
         self.0.ledger.create(&job).await?;
         let (id, state) = (job.id.clone().unwrap_or_default(), job.state);
         info!(job = id, tenant = %job.tenant, action = %job.action, state = state.name(), items = job.items.len(), "retraction job");
@@ -200,11 +224,37 @@ impl Worker {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Which tenants can be retracted from, and why the others cannot.
-    pub fn tenants(&self) -> Vec<(TenantName, Option<String>)> {
-        let clients = self.0.clients.iter();
-        clients
-            .map(|(name, client)| (name.clone(), client.as_ref().err().cloned()))
+    /// Takes up another configuration. Clients of tenants that did not change are kept, with token and pace; jobs
+    /// that run go on with the client that they have.
+    pub fn reload(&self, config: Arc<Config>) {
+        let old = self.0.setup.load();
+        let setup = Setup::new(config, Some(&old), self.0.timing.backoff);
+        self.0.setup.store(Arc::new(setup));
+    }
+
+    /// How the tenants' connections to Graph are, in the order of the configuration.
+    pub fn connections(&self) -> Vec<Connection> {
+        let (setup, now) = (self.0.setup.load(), clock::now().monotonic);
+        let tenants = setup.config.tenants.iter();
+        tenants
+            .filter_map(|tenant| Some((&tenant.name, setup.clients.get(&tenant.name)?)))
+            .map(|(name, client)| match client {
+                Ok(client) => {
+                    let (limit, held) = client.pace();
+                    Connection {
+                        tenant: name.clone(),
+                        limit,
+                        throttled: held.map(|until| until.saturating_duration_since(now)),
+                        problem: None,
+                    }
+                }
+                Err(why) => Connection {
+                    tenant: name.clone(),
+                    limit: 0,
+                    throttled: None,
+                    problem: Some(why.clone()),
+                },
+            })
             .collect()
     }
 
@@ -233,9 +283,33 @@ impl Worker {
     }
 }
 
+impl Setup {
+    fn new(config: Arc<Config>, old: Option<&Self>, backoff: Backoff) -> Self {
+        let kept = |tenant: &Tenant| {
+            let old = old.filter(|old| old.config.network == config.network)?;
+            let same = old.config.tenant(tenant.name.as_str()) == Some(tenant);
+            old.clients
+                .get(&tenant.name)
+                .filter(|client| same && client.is_ok())
+                .cloned()
+        };
+        let client = |tenant: &Tenant| {
+            kept(tenant).unwrap_or_else(|| connect::client(&config, tenant, backoff))
+        };
+        let clients = config
+            .tenants
+            .iter()
+            .map(|tenant| (tenant.name.clone(), client(tenant)));
+        Self {
+            clients: clients.collect(),
+            config: Arc::clone(&config),
+        }
+    }
+}
+
 impl Inner {
     fn client(&self, tenant: &TenantName) -> Result<Client, RetractError> {
-        match self.clients.get(tenant) {
+        match self.setup.load().clients.get(tenant) {
             Some(Ok(client)) => Ok(client.clone()),
             Some(Err(why)) => Err(RetractError::NotConnected {
                 tenant: tenant.clone(),

@@ -34,10 +34,10 @@ pub(super) async fn plan(worker: &Inner, request: &Request) -> Result<(Job, Clie
     let (tenant, records) = records(worker, request).await?;
     let client = worker.client(&tenant)?;
     let mail_role = check_roles(&client).await?;
-    let config = worker.config.tenant(tenant.as_str());
-    let domains = config
-        .map(|tenant| tenant.domains.as_slice())
-        .unwrap_or_default();
+    let setup = worker.setup.load_full();
+    let domains = setup.config.tenant(tenant.as_str());
+    let domains = domains.map(|tenant| tenant.domains.as_slice());
+    let domains = domains.unwrap_or_default();
     let resolved = resolve(&client, domains, &addresses(&records)).await?;
     let items = items(&records, &resolved);
     if !mail_role {
@@ -47,7 +47,7 @@ pub(super) async fn plan(worker: &Inner, request: &Request) -> Result<(Job, Clie
         .iter()
         .filter(|item| item.state == State::Pending)
         .count();
-    let most = worker.config.retraction.max_copies_without_approval;
+    let most = setup.config.retraction.max_copies_without_approval;
     let state = match (request.dry_run, copies as u64 > most) {
         (true, _) => JobState::Planned,
         (false, true) => JobState::AwaitingApproval,

@@ -22,6 +22,10 @@ use crate::retract::job::{Ask, CopyId, Engine, Job, JobState, Now, Outcome, Step
 /// Wait before a log that could not be written is tried again.
 const LOG_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long answers that are due are waited for when the worker stops. What comes later is looked up at the next
+/// start.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
 /// How many of the most urgent steps are offered to the gate: more than it can take in one batch, so that some
 /// throttled mailboxes do not hide others.
 const OFFERED: usize = BATCH_REQUESTS * 20;
@@ -357,7 +361,10 @@ impl Runner {
 
     /// The worker stops: what is under way is waited for and stored.
     async fn drain(&mut self) {
-        while let Some(answered) = self.in_flight.join_next().await {
+        let until = clock::now().monotonic + LAST_ANSWERS;
+        while let Ok(Some(answered)) =
+            tokio::time::timeout_at(until.into(), self.in_flight.join_next()).await
+        {
             self.take(answered);
         }
         self.note_state();

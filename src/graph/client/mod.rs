@@ -234,6 +234,13 @@ impl Client {
         }
     }
 
+    /// How much may run at once over all mailboxes, and until when the application has to wait, if it has.
+    pub fn pace(&self) -> (usize, Option<Instant>) {
+        let now = (self.0.clock.monotonic)();
+        let gate = self.gate();
+        (gate.limit(), gate.held_until(now))
+    }
+
     /// Completes when something that was running has ended.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.0.changed.notified()

@@ -217,6 +217,8 @@ pub struct Engine {
     /// Folder questions that are under way: they are asked once for all items of a mailbox.
     asking: HashSet<(MailboxId, String)>,
     changed: BTreeSet<usize>,
+    /// The items of each mailbox.
+    by_mailbox: HashMap<MailboxId, Vec<usize>>,
 }
 
 /// What need not survive a restart.
@@ -266,7 +268,11 @@ impl Engine {
             names: HashMap::new(),
             asking: HashSet::new(),
             changed: BTreeSet::new(),
+            by_mailbox: HashMap::new(),
         };
+        for number in 0..engine.job.items.len() {
+            engine.index(number);
+        }
         engine.watch_missing(now);
         engine
     }
@@ -409,6 +415,12 @@ impl Engine {
             .mailbox
             .as_ref()
             .map(|mailbox| &mailbox.id)
+    }
+
+    fn index(&mut self, number: usize) {
+        if let Some(mailbox) = self.mailbox_of(number).cloned() {
+            self.by_mailbox.entry(mailbox).or_default().push(number);
+        }
     }
 
     /// Nothing is left to do, not even to watch.

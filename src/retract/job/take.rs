@@ -158,11 +158,11 @@ impl Engine {
 
     /// The item of the same record and mailbox that is about this message.
     fn known(&self, asked: usize, message: &Message) -> Option<usize> {
-        let asked = &self.job.items[asked];
-        self.job.items.iter().position(|item| {
-            item.record == asked.record
-                && item.mailbox == asked.mailbox
-                && item.message.as_ref() == Some(&message.id)
+        let of_mailbox = self.by_mailbox.get(self.mailbox_of(asked)?)?;
+        let record = self.job.items[asked].record;
+        of_mailbox.iter().copied().find(|number| {
+            let item = &self.job.items[*number];
+            item.record == record && item.message.as_ref() == Some(&message.id)
         })
     }
 
@@ -175,6 +175,7 @@ impl Engine {
         self.progress.push(Progress::default());
         let number = self.job.items.len() - 1;
         self.changed.insert(number);
+        self.index(number);
         number
     }
 
@@ -317,11 +318,8 @@ impl Engine {
 
     /// Something was learnt about the folders of a mailbox: other items may have waited for it.
     fn learnt(&mut self, mailbox: &MailboxId, now: Now) {
-        for number in 0..self.job.items.len() {
+        for number in self.by_mailbox.get(mailbox).cloned().unwrap_or_default() {
             let item = &self.job.items[number];
-            if item.mailbox.as_ref().map(|m| &m.id) != Some(mailbox) {
-                continue;
-            }
             if item.state == State::Located && !self.progress[number].uncertain {
                 let parent = item.folder_before.as_ref().map(|folder| folder.id.clone());
                 self.place(number, parent, now);
@@ -557,10 +555,7 @@ impl Engine {
     }
 
     fn mailbox(&self, number: usize) -> Option<MailboxId> {
-        self.job.items[number]
-            .mailbox
-            .as_ref()
-            .map(|mailbox| mailbox.id.clone())
+        self.mailbox_of(number).cloned()
     }
 
     /// A folder that the action needs to know beforehand is not known yet.
