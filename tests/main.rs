@@ -25,6 +25,7 @@ mod retract_copies;
 mod retract_faults;
 mod retract_support;
 mod retract_tenants;
+mod security_page;
 mod server_dialogues;
 mod server_process;
 mod server_reports;
