@@ -13,6 +13,7 @@
 //! command   a line → a command with its parameters; path: the addresses in it
 //! data      octets after 354 → content, dots unstuffed; ended by CRLF.CRLF and nothing else
 //! session   the state machine: who may say what when, and what is answered
+//! times     when a peer is too slow
 //! reply     every reply code, enhanced status code and text
 //! ```
 
@@ -26,6 +27,7 @@ mod line;
 mod path;
 mod reply;
 mod session;
+mod times;
 
 use std::time::Duration;
 

@@ -9,9 +9,10 @@ use super::data::{Dots, Piece};
 use super::input::Input;
 use super::line::{Cut, Lines};
 use super::reply::{self, Reply};
+use super::times::Times;
 use super::{
-    CONTENT_OCTETS_PER_SECOND, ContentAnswer, Deferral, Event, MESSAGE_TIMEOUT, Reason,
-    RecipientAnswer, Refusal, Settings, TlsPolicy, Transaction,
+    ContentAnswer, Deferral, Event, Reason, RecipientAnswer, Refusal, Settings, TlsPolicy,
+    Transaction,
 };
 use crate::mail::ForwardPath;
 
@@ -115,23 +116,6 @@ enum Queued {
     Refused(Reason),
 }
 
-/// The instants that time-outs count from.
-#[derive(Debug)]
-struct Times {
-    /// The latest that a driver's call named.
-    now: Instant,
-    /// The last command was complete, or what it asked for was answered.
-    command: Instant,
-    /// The session began, or the driver answered [`Event::End`].
-    message: Instant,
-    /// Content is judged from here on ...
-    window: Instant,
-    /// ... in which so many octets of it have come.
-    window_octets: u64,
-    /// The peer completed a command or sent content.
-    activity: Instant,
-}
-
 impl Session {
     /// A session with a peer that has just connected; the greeting (220) is its first
     /// [`Event::Reply`].
@@ -159,7 +143,7 @@ impl Session {
     /// The first `octets` octets of [`space`](Self::space) are from the peer. Poll events until
     /// `None` before reading more, so that what waits here stays bounded.
     pub fn handle_read(&mut self, octets: usize, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         self.input.filled(octets);
         self.discard_if_over();
     }
@@ -167,7 +151,7 @@ impl Session {
     /// Octets arrived; all of them are taken. The same as [`space`](Self::space) and
     /// [`handle_read`](Self::handle_read), for one copy.
     pub fn handle_octets(&mut self, octets: &[u8], now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         self.input.extend(octets);
         self.discard_if_over();
     }
@@ -181,7 +165,7 @@ impl Session {
 
     /// The time given by [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         if self.poll_timeout().is_none_or(|timeout| now < timeout) {
             return;
         }
@@ -196,7 +180,7 @@ impl Session {
 
     /// The TLS handshake is done: all that the peer said before is forgotten (RFC 3207 §4.2).
     pub fn tls_started(&mut self, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         if matches!(self.state, State::Handshake) {
             self.encrypted = true;
             self.greeted = false;
@@ -206,7 +190,7 @@ impl Session {
 
     /// Answers [`Event::Recipient`].
     pub fn recipient_answer(&mut self, answer: RecipientAnswer, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         let (State::Recipient, Some(transaction)) = (&self.state, &mut self.transaction) else {
             return;
         };
@@ -231,7 +215,7 @@ impl Session {
 
     /// Answers [`Event::Begin`].
     pub fn content_answer(&mut self, answer: ContentAnswer, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         let State::Begin(frame) = self.state else {
             return;
         };
@@ -274,14 +258,14 @@ impl Session {
 
     /// The service stops: 421 4.3.2 now, or after the reply that ends the running transaction.
     pub fn shut_down(&mut self, now: Instant) {
-        self.times.now = now;
+        self.times.set(now);
         self.stopping = true;
     }
 
     /// Others need the place: 421 now, and `true`, if no transaction is running and no TLS
     /// handshake; else nothing happens.
     pub fn make_room(&mut self, now: Instant) -> bool {
-        self.times.now = now;
+        self.times.set(now);
         let idle = self.transaction.is_none() && matches!(self.state, State::Commands);
         if idle {
             self.close_with(Refusal::TooManyConnections.reply());
@@ -319,16 +303,15 @@ impl Session {
     /// When to call [`handle_timeout`](Self::handle_timeout) if nothing arrives before. `None` while
     /// the driver is being waited for, and after the end.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let since = match self.state {
-            State::Commands => self.times.command,
-            State::Content { .. } => self.times.window,
-            State::Handshake => return Some(self.times.command + self.settings.handshake_timeout),
+        let (times, settings) = (&self.times, &self.settings);
+        match self.state {
+            State::Commands => Some(times.command_timeout(settings.idle_timeout)),
+            State::Content { .. } => Some(times.content_timeout(settings.idle_timeout)),
+            State::Handshake => Some(times.handshake_timeout(settings.handshake_timeout)),
             State::Recipient | State::Begin(_) | State::End | State::Closing | State::Closed => {
-                return None;
+                None
             }
-        };
-        let idle = since + self.settings.idle_timeout;
-        Some(idle.min(self.times.message + MESSAGE_TIMEOUT))
+        }
     }
 
     /// Whether MAIL was accepted and the message not yet answered, or dropped.
@@ -343,7 +326,7 @@ impl Session {
 
     /// When the peer last completed a command, or sent content.
     pub const fn last_activity(&self) -> Instant {
-        self.times.activity
+        self.times.activity()
     }
 
     /// Octets of memory that the session's buffers hold.
@@ -364,14 +347,7 @@ impl Session {
             stopping: false,
             events: VecDeque::new(),
             replies: Vec::new(),
-            times: Times {
-                now,
-                command: now,
-                message: now,
-                window: now,
-                window_octets: 0,
-                activity: now,
-            },
+            times: Times::new(now),
         }
     }
 
@@ -425,8 +401,7 @@ impl Session {
         self.input.consume(used);
         match command {
             Ok(command) => {
-                self.times.command = self.times.now;
-                self.times.activity = self.times.now;
+                self.times.command_came();
                 self.execute(command);
             }
             Err(reply) => self.reply(reply),
@@ -658,36 +633,31 @@ impl Session {
         self.reply(refused.unwrap_or(&reply::CHUNK));
     }
 
-    /// Consumes octets of content, and begins a new window when enough of them came in this one.
+    /// Consumes octets of content.
     fn count(&mut self, used: usize) {
         self.input.consume(used);
-        let times = &mut self.times;
-        times.activity = times.now;
-        times.window_octets = times.window_octets.saturating_add(used as u64);
-        let seconds = self.settings.idle_timeout.as_secs();
-        if times.window_octets >= CONTENT_OCTETS_PER_SECOND.saturating_mul(seconds) {
-            (times.window, times.window_octets) = (times.now, 0);
-        }
+        let idle = self.settings.idle_timeout;
+        self.times.content_came(used as u64, idle);
     }
 
     fn read_content(&mut self, frame: Frame, refused: Option<&'static Reply>) {
-        (self.times.window, self.times.window_octets) = (self.times.now, 0);
+        self.times.content_awaited();
         self.state = State::Content { frame, refused };
     }
 
     /// Reads commands again.
     fn listen(&mut self) {
-        self.times.command = self.times.now;
+        self.times.listening();
         self.state = State::Commands;
     }
 
     /// The driver has answered the end of the message; `false` if there was none.
     fn end_message(&mut self, now: Instant) -> bool {
-        self.times.now = now;
+        self.times.set(now);
         let waiting = matches!(self.state, State::End);
         if waiting {
             self.transaction = None;
-            self.times.message = now;
+            self.times.message_answered();
             self.listen();
         }
         waiting
