@@ -36,6 +36,7 @@ mod server_tls;
 mod smtp_dialogues;
 mod smtp_oracle;
 mod smtp_session;
+mod standards;
 mod store_recovery;
 mod store_retention;
 mod store_search;

@@ -282,6 +282,8 @@ struct BarePeer {
     bare: Bare,
     lines: VecDeque<String>,
     messages: VecDeque<Vec<u8>>,
+    /// Messages that ended so far.
+    ended: usize,
     closed: bool,
     handshake: bool,
     /// Octets of a write that go in at once.
@@ -297,6 +299,7 @@ impl BarePeer {
             bare,
             lines: VecDeque::new(),
             messages: VecDeque::new(),
+            ended: 0,
             closed: false,
             handshake: false,
             cut,
@@ -314,7 +317,10 @@ impl BarePeer {
                 Did::StartedTls => self.handshake = true,
                 Did::Closed => self.closed = true,
                 Did::Content(octets) => content.extend(octets),
-                Did::Ended => self.messages.push_back(std::mem::take(&mut content)),
+                Did::Ended => {
+                    self.ended += 1;
+                    self.messages.push_back(std::mem::take(&mut content));
+                }
                 Did::Aborted => content.clear(),
                 Did::Asked(_) | Did::Began(_) | Did::Refused(_) => {}
             }
@@ -375,6 +381,22 @@ fn bare_sessions_hold_every_dialogue() {
             dialogue.name,
             peer.lines
         );
+    }
+}
+
+/// Each of the published smuggling forms, and some more: one message, nothing of it runs.
+#[test]
+fn eighteen_smuggling_attempts() {
+    let dialogues = dialogues().into_iter();
+    let attempts: Vec<_> = dialogues
+        .filter(|dialogue| dialogue.name.starts_with("smuggling.txt"))
+        .filter(|dialogue| !dialogue.name.ends_with("in a chunk"))
+        .collect();
+    assert_eq!(attempts.len(), 18);
+    for dialogue in attempts {
+        let mut peer = BarePeer::new(&dialogue, usize::MAX);
+        dialogue.run(&mut peer);
+        assert_eq!(peer.ended, 1, "{}", dialogue.name);
     }
 }
 

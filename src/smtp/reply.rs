@@ -368,3 +368,110 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [&Reply; 47] = [
+        &GREETING,
+        &STARTTLS,
+        &QUIT,
+        &HELO,
+        &MAIL,
+        &RCPT,
+        &CHUNK,
+        &RSET,
+        &NOOP,
+        &VRFY,
+        &HELP,
+        &DATA,
+        &STORED,
+        &BARE_LINE_ENDING,
+        &LINE_TOO_LONG,
+        &UNKNOWN_COMMAND,
+        &NOT_IMPLEMENTED,
+        &ARGUMENT_MISSING,
+        &ARGUMENT_UNEXPECTED,
+        &MAIL_SYNTAX,
+        &RCPT_SYNTAX,
+        &REVERSE_PATH_SYNTAX,
+        &FORWARD_PATH_SYNTAX,
+        &PARAMETER_SYNTAX,
+        &PARAMETER_VALUE,
+        &CHUNK_SYNTAX,
+        &UNKNOWN_PARAMETER,
+        &NON_ASCII_REVERSE_PATH,
+        &NON_ASCII_FORWARD_PATH,
+        &TLS_REQUIRED,
+        &TLS_RUNNING,
+        &STARTTLS_INJECTION,
+        &NO_GREETING,
+        &NO_MAIL,
+        &NESTED_MAIL,
+        &CHUNKS_BEGUN,
+        &BINARY_NEEDS_BDAT,
+        &NO_RECIPIENTS,
+        &RECIPIENTS_DEFERRED,
+        &UNKNOWN_RECIPIENT,
+        &OTHER_TENANT,
+        &RECIPIENT_DEFERRED,
+        &TOO_MANY_RECIPIENTS,
+        &TOO_LARGE,
+        &TOO_MANY_ERRORS,
+        &TIMEOUT,
+        &INTERNAL,
+    ];
+
+    const REFUSALS: [Refusal; 3] = [
+        Refusal::TooManyConnections,
+        Refusal::TooManyFromPeer,
+        Refusal::ShuttingDown,
+    ];
+
+    const DEFERRALS: [Deferral; 6] = [
+        Deferral::Memory,
+        Deferral::StorageFull,
+        Deferral::QuarantineFull,
+        Deferral::StorageFailed,
+        Deferral::Internal,
+        Deferral::ShuttingDown,
+    ];
+
+    #[test]
+    fn codes_agree_with_each_other() {
+        let replies = ALL.into_iter().chain(REFUSALS.map(Refusal::reply));
+        for reply in replies.chain(DEFERRALS.map(Deferral::reply)) {
+            let mut line = Vec::new();
+            reply.write("mx.example", &mut line);
+            let line = String::from_utf8(line).unwrap();
+            // RFC 5321 §4.5.3.1.5: a reply line has 512 octets at most.
+            assert!(line.is_ascii() && line.len() <= 512, "{line:?}");
+            let (class, enhanced) = (&reply.code[..1], reply.enhanced);
+            let bare = ["220", "250", "354"].contains(&reply.code) && enhanced.is_empty();
+            assert!(bare || enhanced.starts_with(class), "{line:?}");
+            assert!(bare || enhanced.split('.').count() == 3, "{line:?}");
+            let refuses = class == "4" || class == "5";
+            assert_eq!(reply.reason.is_some(), refuses, "{line:?}");
+            let named = line.contains(" mx.example ");
+            let names = ["421", "221"].contains(&reply.code) || bare && reply.code != "354";
+            assert_eq!(named, names, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn deferrals_are_never_for_good() {
+        for reply in DEFERRALS.map(Deferral::reply) {
+            assert!(reply.code.starts_with('4'), "{reply:?}");
+            let reason = reply.reason.unwrap();
+            assert!(!reason.is_of_peer(), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_the_driver_stays_in_its_line() {
+        let mut line = Vec::new();
+        write_stored("3 recipients\r\n250 \u{1b}ü", &mut line);
+        assert_eq!(line, b"250 2.0.0 3 recipients250 \r\n");
+    }
+}
