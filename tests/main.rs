@@ -8,7 +8,9 @@
 mod bare;
 mod cli_check;
 mod cli_command;
+mod cli_demo;
 mod cli_parse;
+mod cli_retract;
 mod cli_service;
 mod cli_serving;
 mod cli_usage;

@@ -1,6 +1,6 @@
 //! `search` and `show`: records of the index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::response::Response;
@@ -34,9 +34,10 @@ pub(super) async fn search(
             rows(&store, &query, sink)
         }));
     }
+    let jobs = service.parts.worker.jobs_by_record().await;
     Ok(answer(NDJSON, move |sink| {
         each(&store, &query, sink, |record, sink| {
-            sink.document(&document(&service, record))
+            sink.document(&document(&jobs, record))
         })
     }))
 }
@@ -81,9 +82,10 @@ pub(super) async fn show(
     let tenant = terms.get("tenant").map(|name| TenantName::new(name));
     check_tenant(&service, tenant.as_ref())?;
     let records = named(&service, &message, tenant).await?;
+    let jobs = service.parts.worker.jobs_by_record().await;
     Ok(answer(NDJSON, move |sink| {
         for record in &records {
-            sink.document(&document(&service, record))?;
+            sink.document(&document(&jobs, record))?;
         }
         Ok(())
     }))
@@ -123,9 +125,12 @@ pub(super) async fn named(
 }
 
 /// The document of a record, with its jobs.
-fn document(service: &Service, record: &Record) -> Value {
+fn document(jobs: &HashMap<RecordId, Vec<String>>, record: &Record) -> Value {
     let mut document = record.json();
-    document["jobs"] = json!(service.jobs_of(record));
+    let ids = record.ids.iter().filter_map(|id| jobs.get(id)).flatten();
+    // A job may name several of the record's ids.
+    let ids: BTreeSet<&String> = ids.collect();
+    document["jobs"] = json!(ids);
     document
 }
 

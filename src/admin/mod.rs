@@ -40,10 +40,11 @@ pub use socket::{SocketError, bind};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::escape;
-use crate::index::{Record, Store};
+use crate::index::Store;
 use crate::key::StoreKey;
 use crate::quarantine::Quarantine;
 use crate::server::{Feed, Receiver};
+use crate::worker::Worker;
 use problem::Problem;
 
 /// What the answers come from.
@@ -57,6 +58,8 @@ pub struct Parts {
     pub quarantine: Quarantine,
     /// What was done.
     pub audit: Arc<Audit>,
+    /// Runs retraction jobs.
+    pub worker: Worker,
     /// The state of the feeds.
     pub feed: Feed,
     /// Port 25, once it answers.
@@ -80,12 +83,6 @@ struct Service {
 impl Service {
     fn config(&self) -> Arc<Config> {
         self.parts.config.load_full()
-    }
-
-    /// The ids of the jobs that act on a record.
-    fn jobs_of(&self, record: &Record) -> Vec<String> {
-        let _ = record;
-        Vec::new()
     }
 
     /// Whether reports are taken.

@@ -32,7 +32,6 @@ impl Problem {
     }
 
     /// Microsoft Graph refuses: exit 5.
-    #[expect(dead_code, reason = "for jobs")]
     pub(super) fn graph(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, Exit::Graph, detail)
     }

@@ -15,11 +15,12 @@ use super::{Service, clock};
 
 /// `GET /v1/status`.
 pub(super) async fn status(State(service): State<Service>) -> Result<Response, Problem> {
-    let value = tokio::task::spawn_blocking(move || describe(&service, clock::now())).await;
+    let jobs = jobs(&service).await;
+    let value = tokio::task::spawn_blocking(move || describe(&service, &jobs, clock::now())).await;
     document(&value.map_err(|error| Problem::trouble(error.to_string()))?)
 }
 
-fn describe(service: &Service, now: Timestamp) -> Value {
+fn describe(service: &Service, jobs: &BTreeMap<String, u64>, now: Timestamp) -> Value {
     let parts = &service.parts;
     let config = service.config();
     let store = parts.store.stats();
@@ -33,11 +34,11 @@ fn describe(service: &Service, now: Timestamp) -> Value {
         "uptime": now.duration_since(parts.started).as_secs(),
         "feed": feed(service, now),
         "index": { "reports": store.reports, "partitions": store.partitions.len(), "lag": store.lag },
-        "jobs": jobs(service),
+        "jobs": jobs,
         "quarantine": parts.quarantine.len(),
         "disk": disk(&config.store.path, store.octets, oldest, now),
         "certificate": certificate(service, now),
-        "graph": json!([]),
+        "graph": graph(service),
     })
 }
 
@@ -56,9 +57,12 @@ fn feed(service: &Service, now: Timestamp) -> Value {
 }
 
 /// How many jobs are in each state.
-fn jobs(service: &Service) -> BTreeMap<String, u64> {
-    let counts = BTreeMap::new();
-    let _ = service;
+async fn jobs(service: &Service) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for job in service.parts.worker.jobs().await {
+        let state = job["state"].as_str().unwrap_or("unknown").to_owned();
+        *counts.entry(state).or_default() += 1;
+    }
     counts
 }
 
@@ -90,4 +94,19 @@ fn certificate(service: &Service, now: Timestamp) -> Value {
         let days = end.duration_since(now).as_hours().div_euclid(24);
         json!({ "names": names, "days_left": days })
     })
+}
+
+/// How each tenant's Microsoft Graph is asked, or why it cannot be asked.
+fn graph(service: &Service) -> Value {
+    let connections = service.parts.worker.connections().into_iter();
+    connections
+        .map(|connection| {
+            json!({
+                "tenant": connection.tenant,
+                "limit": connection.limit,
+                "throttled": connection.throttled.map(|wait| wait.as_secs_f64()),
+                "problem": connection.problem,
+            })
+        })
+        .collect()
 }

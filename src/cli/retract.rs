@@ -11,6 +11,7 @@ use super::message::Message;
 use super::show::{COLUMNS, list, row, text};
 use super::{Context, Exit, Failure, Outcome, complain, later};
 use crate::mail::Address;
+use crate::retract::Action;
 
 /// Take a message out of every mailbox that got it
 ///
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
     messages: Vec<Message>,
     /// Where to: junk, trash and soft-delete leave it within the user's reach, hard-delete does not
     #[arg(long, value_name = "ACTION", default_value = "soft-delete")]
-    #[arg(value_parser = PossibleValuesParser::new(["junk", "trash", "soft-delete", "hard-delete", "inbox"]))]
+    #[arg(value_parser = PossibleValuesParser::new(Action::ALL.map(Action::name)))]
     to: String,
     /// Only from this recipient's mailbox; may be repeated
     #[arg(long, value_name = "ADDRESS")]
@@ -208,7 +209,7 @@ fn wait(context: &mut Context, client: &mut Client, id: &str) -> Outcome {
 }
 
 /// Whether nothing of the job is under way.
-fn settled(job: &Value) -> bool {
+pub(super) fn settled(job: &Value) -> bool {
     let under_way = ["pending", "located", "acted"];
     let count = |state: &&str| job["counts"][*state].as_u64().unwrap_or(0);
     match job["state"].as_str() {

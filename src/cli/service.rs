@@ -29,6 +29,9 @@ use crate::key::{KeyError, StoreKey};
 use crate::quarantine::Quarantine;
 use crate::segment::create_dir_durable;
 use crate::server::{self, Feed, Receiver};
+use crate::state::jobs::Jobs;
+use crate::state::log::StateLog;
+use crate::worker::Worker;
 
 /// How often what is past its retention is removed.
 const UPKEEP: Duration = Duration::from_mins(10);
@@ -188,6 +191,7 @@ impl Running {
                 .reload(Arc::clone(&config))
                 .map_err(|error| error.to_string())?;
         }
+        self.parts.worker.reload(Arc::clone(&config));
         self.parts.config.store(config);
         info!("the new configuration is in use");
         Ok(())
@@ -205,6 +209,7 @@ impl Running {
         if let Some(receiver) = receiver {
             receiver.shutdown().await;
         }
+        self.parts.worker.shut_down().await;
         self.stop.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -247,10 +252,21 @@ fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure> {
     );
     let audit = Arc::new(Audit::open(&path.join(log::DIRECTORY), &key).map_err(refused)?);
     let feed = Feed::open(path, now);
+    let state = StateLog::<Jobs>::open(&path.join("state")).map_err(refused)?;
+    for damage in state.damage() {
+        error!(damage, "the state of jobs is damaged");
+    }
+    let worker = Worker::start(
+        Arc::clone(&config),
+        store.clone(),
+        state,
+        Arc::clone(&audit),
+    );
     Ok(Parts {
         store,
         quarantine: quarantine.map_err(refused)?,
         audit,
+        worker,
         feed,
         receiver: Arc::new(RwLock::new(None)),
         key: Arc::new(key),

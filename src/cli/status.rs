@@ -94,13 +94,23 @@ pub(super) fn run(context: &mut Context, _: &Arguments) -> Outcome {
         ),
     )?;
     for graph in list(&status["graph"]) {
+        if let Some(problem) = graph["problem"].as_str() {
+            out.fact(
+                "Graph",
+                format_args!("{}: {problem}", text(&graph["tenant"])),
+            )?;
+            continue;
+        }
+        let throttled = match graph["throttled"].as_f64() {
+            Some(seconds) => format!("told to wait {seconds:.0} s"),
+            None => "not throttled".into(),
+        };
         out.fact(
             "Graph",
             format_args!(
-                "{}: limit {}, throttled {}",
+                "{}: {} requests at once, {throttled}",
                 text(&graph["tenant"]),
-                text(&graph["limit"]),
-                text(&graph["throttled"])
+                text(&graph["limit"])
             ),
         )?;
     }

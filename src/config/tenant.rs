@@ -274,6 +274,9 @@ fn credential(section: &mut Section<'_, '_>) -> Option<Credential> {
     let secret: Option<PathBuf> = section.take("client_secret_file");
     let certificate: Option<PathBuf> = section.take("client_certificate_file");
     let key: Option<PathBuf> = section.take("client_key_file");
+    if certificate.is_some() {
+        section.not_yet("client_certificate_file");
+    }
     match (secret, certificate, key) {
         (Some(secret), None, None) => Some(Credential::Secret(located(&secret))),
         (None, Some(certificate), Some(key)) => Some(Credential::Certificate {

@@ -33,11 +33,8 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             Some(Credential::Secret(path)) => {
                 looked += 1;
                 if let Err(error) = Secret::read(path) {
-                    let problem = config.problem(
-                        &key("client_secret_file"),
-                        error.to_string(),
-                        "write the secret there",
-                    );
+                    let (what, mend) = Finding::split(&error.to_string());
+                    let problem = config.problem(&key("client_secret_file"), what, mend);
                     findings.push(Finding::of_problem(SUBJECT, Level::Fail, problem));
                 }
             }
@@ -63,13 +60,7 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             }
         }
     }
-    mode(
-        config,
-        "smtp.private_key",
-        &config.smtp.private_key,
-        findings,
-    );
-    mode(config, "store.key_file", &config.store.key_file, findings);
+    open_modes(config, findings);
     if findings.len() == before {
         findings.push(Finding::ok(
             SUBJECT,

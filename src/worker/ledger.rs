@@ -3,7 +3,7 @@
 //! Both block on the disk, so they are written from blocking threads. The audit log comes first: what it does not
 //! tell is not done, and what it tells too much of is looked up after a crash.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RetractError;
 use crate::audit::{Action as AuditAction, Audit, Entry};
-use crate::mail::TenantName;
+use crate::mail::{RecordId, TenantName};
 use crate::retract::item::Item;
 use crate::retract::job::{CopyId, Job, JobState};
 use crate::state::jobs::{Change, Jobs};
@@ -108,6 +108,21 @@ impl Ledger {
                 .into_iter()
                 .map(Job::head)
                 .collect()
+        });
+        task.await.unwrap_or_default()
+    }
+
+    /// The ids of the jobs that act on each record, the newest first.
+    pub(super) async fn by_record(&self) -> HashMap<RecordId, Vec<String>> {
+        let jobs = Arc::clone(&self.jobs);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut found: HashMap<RecordId, Vec<String>> = HashMap::new();
+            for job in lock(&jobs).value().newest_first() {
+                for record in &job.records {
+                    found.entry(record.id).or_default().extend(job.id.clone());
+                }
+            }
+            found
         });
         task.await.unwrap_or_default()
     }

@@ -201,6 +201,11 @@ impl Worker {
         self.0.ledger.heads().await
     }
 
+    /// The ids of the jobs that act on each record, the newest first.
+    pub async fn jobs_by_record(&self) -> HashMap<RecordId, Vec<String>> {
+        self.0.ledger.by_record().await
+    }
+
     /// How far a job is, now and whenever that changes; `None` for a job that is not running.
     pub fn subscribe(&self, id: &str) -> Option<watch::Receiver<Progress>> {
         self.progress().get(id).cloned()
