@@ -20,7 +20,7 @@ pub(super) fn envelope(text: &str) -> Option<Timestamp> {
 
 /// A `Date` field (RFC 5322 §3.3, obsolete forms included).
 pub(super) fn header(text: &str) -> Option<Timestamp> {
-    let text = text.get(..TIME_OCTETS).unwrap_or(text);
+    let text = text.get(..text.floor_char_boundary(TIME_OCTETS))?;
     let parse = mail_parser::DateTime::parse_rfc822;
     // A time without a zone is taken as UTC, like "-0000" (RFC 5322 §3.3).
     let mut time = parse(text).or_else(|| parse(&format!("{text} +0000")))?;
