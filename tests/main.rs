@@ -25,6 +25,7 @@ mod peers;
 mod preload;
 mod retract_copies;
 mod retract_faults;
+mod retract_kill;
 mod retract_support;
 mod retract_tenants;
 mod security_page;
