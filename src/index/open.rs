@@ -171,6 +171,10 @@ impl OpenIndex {
         self.read().summary.clone()
     }
 
+    pub(crate) fn with_summary<T>(&self, look: impl FnOnce(&Summary) -> T) -> T {
+        look(&self.read().summary)
+    }
+
     /// The summary's number of reports and the furthest that two of one message are apart.
     pub(crate) fn reports_and_apart(&self) -> (u32, i64) {
         let state = self.read();

@@ -163,16 +163,21 @@ impl Source {
     pub(crate) fn rows(&self, ordinals: &[u32]) -> Result<Vec<Row>, IndexError> {
         match self {
             Self::Open(open) => Ok(open.rows(ordinals)?),
-            Self::Run(run) if ordinals.len() > 256 => {
-                let all = run.rows()?;
-                let row = |ordinal: &u32| all.get(*ordinal as usize).copied();
+            Self::Run(run) => {
+                let (Some(first), Some(last)) = (ordinals.first(), ordinals.last()) else {
+                    return Ok(Vec::new());
+                };
+                // Reading a row costs as much as reading some thousand octets that are next to it.
+                let near = ((last - first) as usize) < 64 * ordinals.len();
+                if ordinals.len() < 4 || !near {
+                    let rows = ordinals.iter().map(|ordinal| run.row(*ordinal));
+                    return Ok(rows.collect::<Result<_, _>>()?);
+                }
+                let all = run.rows_in(*first, *last)?;
+                let row = |ordinal: &u32| all.get((ordinal - first) as usize).copied();
                 let rows: Option<Vec<_>> = ordinals.iter().map(row).collect();
                 Ok(rows.ok_or(RunDamage("an ordinal beyond the rows"))?)
             }
-            Self::Run(run) => Ok(ordinals
-                .iter()
-                .map(|ordinal| run.row(*ordinal))
-                .collect::<Result<_, _>>()?),
         }
     }
 
@@ -180,6 +185,14 @@ impl Source {
         match self {
             Self::Open(open) => open.summary(),
             Self::Run(run) => run.summary().clone(),
+        }
+    }
+
+    /// Looks at the summary without copying it.
+    pub(crate) fn with_summary<T>(&self, look: impl FnOnce(&Summary) -> T) -> T {
+        match self {
+            Self::Open(open) => open.with_summary(look),
+            Self::Run(run) => look(run.summary()),
         }
     }
 

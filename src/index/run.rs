@@ -163,6 +163,18 @@ impl Run {
         Row::from_octets(&octets).ok_or(RunError::Damaged("row"))
     }
 
+    /// The rows of these ordinals and those between.
+    pub(crate) fn rows_in(&self, first: u32, last: u32) -> Result<Vec<Row>, RunError> {
+        if last >= self.summary.reports || first > last {
+            return Err(RunError::Damaged("an ordinal beyond the rows"));
+        }
+        let mut octets = vec![0; (last - first + 1) as usize * ROW_OCTETS];
+        let offset = self.rows + u64::from(first) * ROW_OCTETS as u64;
+        read_exact(&self.file, &mut octets, offset)?;
+        let rows = octets.chunks_exact(ROW_OCTETS).filter_map(Row::from_octets);
+        Ok(rows.collect())
+    }
+
     /// All rows, checked.
     pub(crate) fn rows(&self) -> Result<Vec<Row>, RunError> {
         let part = Part {

@@ -26,8 +26,8 @@ pub struct Search {
     shared: Arc<Shared>,
     query: Query,
     views: Vec<View>,
-    /// Views not yet loaded: positions in `views`, the one with the newest report last.
-    unloaded: Vec<usize>,
+    /// What is not yet loaded, the piece with the newest report last.
+    unloaded: Vec<Piece>,
     /// Terms of which every match has one, by tenant; `None`: every report is a candidate.
     drivers: Option<Vec<(u8, u64)>>,
     /// `received` of candidates, in milliseconds, both inclusive.
@@ -48,6 +48,16 @@ struct View {
     reports: u32,
     received: (i64, i64),
 }
+
+/// Candidates of a view that are not yet loaded: with `received` up to this, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    view: usize,
+    newest: i64,
+}
+
+/// Candidates by time that are loaded at once, about.
+const PIECE_REPORTS: i64 = 512;
 
 /// A report that may lead to a record. Greater is newer, and yields the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,18 +143,22 @@ impl Search {
             let Some(source) = partition.source() else {
                 continue;
             };
-            let summary = source.summary();
-            if let Some(received) = summary.received {
-                tenants.extend(summary.tenants);
+            let seen = source.with_summary(|summary| {
+                for tenant in &summary.tenants {
+                    if !tenants.contains(tenant) {
+                        tenants.push(tenant.clone());
+                    }
+                }
+                summary.received.map(|received| (summary.reports, received))
+            });
+            if let Some((reports, received)) = seen {
                 views.push(View {
                     partition,
-                    reports: summary.reports,
+                    reports,
                     received,
                 });
             }
         }
-        tenants.sort_unstable();
-        tenants.dedup();
         if let Some(tenant) = &query.tenant {
             tenants.retain(|known| known == tenant);
         }
@@ -161,10 +175,11 @@ impl Search {
         if tenants.is_empty() {
             search.left = 0;
         }
-        search.unloaded = search.views_in(search.bounds);
-        search
-            .unloaded
-            .sort_by_key(|view| search.views.get(*view).map(|view| view.received.1));
+        let pieces = search.views_in(search.bounds).into_iter();
+        let newest = |view: usize| search.views.get(view).map(|view| view.received.1);
+        let pieces = pieces.filter_map(|view| newest(view).map(|newest| Piece { view, newest }));
+        search.unloaded = pieces.collect();
+        search.unloaded.sort_by_key(|piece| piece.newest);
         let drivers = tenants.iter().map(|tenant| search.driver(tenant));
         let drivers = drivers.collect::<Result<Vec<_>, _>>();
         let drivers = drivers.map(|drivers| drivers.into_iter().collect::<Option<Vec<_>>>());
@@ -210,11 +225,10 @@ impl Search {
 
     fn estimate(&self, kind: u8, range: (u64, u64)) -> Result<u64, StoreError> {
         let mut sum = 0;
-        for view in self
-            .unloaded
-            .iter()
-            .filter_map(|view| self.views.get(*view))
-        {
+        for view in self.views_in(self.bounds) {
+            let Some(view) = self.views.get(view) else {
+                continue;
+            };
             let counted = self
                 .shared
                 .ask(&view.partition, |source| source.estimate(kind, range))?;
@@ -223,15 +237,36 @@ impl Search {
         Ok(sum)
     }
 
-    /// Puts the candidates of the newest partition that is left among the others.
+    /// Puts the newest candidates that are left among the others: those of a term from all of a
+    /// partition, those by time some hundred at once.
     fn load(&mut self) -> Result<(), StoreError> {
-        let Some(position) = self.unloaded.pop() else {
+        let Some(piece) = self.unloaded.pop() else {
             return Ok(());
         };
+        let position = piece.view;
         let Some(view) = self.views.get(position) else {
             return Ok(());
         };
-        let (from, to) = self.bounds;
+        let (mut from, to) = (self.bounds.0, self.bounds.1.min(piece.newest));
+        if self.drivers.is_none() {
+            let oldest = view.received.0.max(from);
+            let span = view.received.1.saturating_sub(view.received.0);
+            let pieces = (i64::from(view.reports) / PIECE_REPORTS).max(1);
+            from = to.saturating_sub(span / pieces).max(oldest);
+            if from > oldest {
+                let newest = from - 1;
+                let place = self
+                    .unloaded
+                    .partition_point(|piece| piece.newest <= newest);
+                self.unloaded.insert(
+                    place,
+                    Piece {
+                        view: position,
+                        newest,
+                    },
+                );
+            }
+        }
         let loaded = self.shared.ask(&view.partition, |source| {
             let mut ordinals = Vec::new();
             let mut take = |ordinal| {
@@ -271,9 +306,9 @@ impl Search {
 
     /// The newest candidate; loads partitions until none can hold a newer one.
     fn next_candidate(&mut self) -> Result<Option<Candidate>, StoreError> {
-        while let Some(newest) = self.unloaded.last().and_then(|view| self.views.get(*view)) {
+        while let Some(piece) = self.unloaded.last() {
             let top = self.candidates.peek();
-            if top.is_some_and(|top| top.received > newest.received.1) {
+            if top.is_some_and(|top| top.received > piece.newest) {
                 break;
             }
             self.load()?;

@@ -255,11 +255,9 @@ impl Store {
                 .partition(PartitionName::Live(position.partition))
             && let Some(source) = partition.source()
         {
-            let summary = source.summary();
-            filling.reports = summary.reports.into();
-            filling.first = summary
-                .arrived
-                .and_then(|(first, _)| Timestamp::from_millisecond(first).ok());
+            let (reports, arrived) = source.with_summary(|s| (s.reports, s.arrived));
+            filling.reports = reports.into();
+            filling.first = arrived.and_then(|(first, _)| Timestamp::from_millisecond(first).ok());
         }
         filling.reports += 1;
         let first = *filling.first.get_or_insert(arrived);
