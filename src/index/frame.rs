@@ -522,3 +522,161 @@ fn decode_recipients(from: &mut Reader<'_>) -> Result<Vec<Recipient>, DecodeErro
     }
     Ok(recipients)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some_address() -> impl Strategy<Value = Address> {
+        "[a-cü]{1,3}(\\.x)?@[a-b]{1,2}\\.example".prop_map(|text| text.parse().unwrap())
+    }
+
+    fn some_id() -> impl Strategy<Value = MessageId> {
+        let text = "<?[a-z]{1,8}@[a-z]{1,8}>?|0f8fad5b-d9cb-469f-a165-[0-9a-f]{12}@x";
+        text.prop_map(|text| MessageId::new(&format!("<{text}>")).unwrap())
+    }
+
+    fn some_time() -> impl Strategy<Value = Timestamp> {
+        (-4_000_000_000_000i64..40_000_000_000_000)
+            .prop_map(|ms| Timestamp::from_millisecond(ms).unwrap())
+    }
+
+    fn some_recipient() -> impl Strategy<Value = Recipient> {
+        let field = prop_oneof![
+            Just(Field::To),
+            Just(Field::Cc),
+            Just(Field::Bcc),
+            Just(Field::Recipient)
+        ];
+        let other = || proptest::option::of(some_address());
+        (some_address(), field, other(), other()).prop_map(
+            |(address, field, expanded_from, forwarded_from)| Recipient {
+                address,
+                field,
+                expanded_from,
+                forwarded_from,
+            },
+        )
+    }
+
+    fn some_envelope() -> impl Strategy<Value = Envelope> {
+        let address = || proptest::option::of(some_address());
+        let time = || proptest::option::of(some_time());
+        let text = || proptest::option::of(".{0,12}");
+        (
+            (address(), address(), address()),
+            (text(), text()),
+            proptest::option::of(some_id()),
+            (time(), time()),
+        )
+            .prop_map(|(addresses, texts, message_id, times)| Envelope {
+                sender: addresses.0,
+                on_behalf_of: addresses.1,
+                mailbox: addresses.2,
+                sender_text: None,
+                on_behalf_of_text: None,
+                subject: texts.0,
+                label: texts.1,
+                message_id,
+                sent: times.0,
+                received: times.1,
+            })
+    }
+
+    fn some_kept() -> impl Strategy<Value = Kept> {
+        let lists = (
+            proptest::collection::vec(some_recipient(), 0..8),
+            proptest::collection::vec(some_id(), 0..3),
+            proptest::collection::vec(".{0,9}", 0..3),
+        );
+        let same = any::<(bool, bool, bool, bool)>();
+        let digests = (any::<[u8; 32]>(), proptest::option::of(any::<[u8; 32]>()));
+        (
+            some_envelope(),
+            some_envelope(),
+            lists,
+            same,
+            digests,
+            some_time(),
+        )
+            .prop_map(
+                |(envelope, other, (recipients, references, texts), same, digests, arrived)| {
+                    let pick = |same| if same { &envelope } else { &other };
+                    let inner = Inner {
+                        present: same.0,
+                        from: pick(same.0).sender.clone(),
+                        date: other.sent,
+                        subject: pick(same.1).subject.clone(),
+                        message_id: pick(same.2).message_id.clone(),
+                        references,
+                        network_message_id: other.label.clone(),
+                        size: 77_000,
+                        attachments: texts
+                            .iter()
+                            .map(|name| Attachment {
+                                name: same.3.then(|| name.clone()),
+                                sha256: digests.0,
+                            })
+                            .collect(),
+                        url_domains: texts.clone(),
+                        content_digest: digests.1,
+                        partly_read: same.3,
+                    };
+                    Kept {
+                        tenant: TenantName::new("contoso"),
+                        region: other.subject.clone(),
+                        arrived,
+                        peer: "2001:db8::1".to_owned(),
+                        outer_message_id: other.message_id.clone(),
+                        envelope,
+                        envelope_digest: digests.0,
+                        recipient_count: recipients.len() as u64 + 7,
+                        recipients,
+                        spilled: vec![Position {
+                            partition: 3,
+                            segment: 2,
+                            offset: 1 << 39,
+                        }],
+                        inner,
+                        problems: texts,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        /// What is written is read back, whatever is there and whatever repeats.
+        #[test]
+        fn a_report_reads_back(kept in some_kept()) {
+            prop_assert_eq!(Kept::decode(&kept.encode()), Ok(kept));
+        }
+
+        /// Damage is an error or another report, never a panic; a part is never a report.
+        #[test]
+        fn damage_is_told(kept in some_kept(), place in any::<proptest::sample::Index>(), octet in any::<u8>()) {
+            let mut octets = kept.encode();
+            let cut = place.index(octets.len());
+            prop_assert!(Kept::decode(&octets[..cut]).is_err());
+            octets[cut] = octet;
+            let _ = Kept::decode(&octets);
+            let _ = decode_spilled(&octets);
+        }
+
+        #[test]
+        fn spilled_recipients_read_back(recipients in proptest::collection::vec(some_recipient(), 0..50)) {
+            prop_assert_eq!(decode_spilled(&encode_spilled(&recipients)), Ok(recipients));
+        }
+    }
+
+    #[test]
+    fn versions_that_are_not_known_are_refused() {
+        assert_eq!(
+            Kept::decode(&[FORMAT + 1, 0, 0]),
+            Err(DecodeError::Newer(FORMAT + 1))
+        );
+        assert_eq!(Kept::decode(&[0]), Err(DecodeError::Value("version")));
+        assert_eq!(Kept::decode(&[]), Err(DecodeError::Short("version")));
+    }
+}

@@ -82,3 +82,119 @@ fn remove_tree(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::index::frame::Kept;
+    use crate::index::key::TermHasher;
+    use crate::index::open::OpenIndex;
+    use crate::journal::{Envelope, Field, Inner, Recipient};
+    use crate::mail::{MessageId, TenantName};
+    use crate::segment::Position;
+
+    fn kept(number: i64) -> Kept {
+        let recipient = |n: i64| Recipient {
+            address: format!("user{n}@x.example").parse().unwrap(),
+            field: Field::To,
+            expanded_from: None,
+            forwarded_from: None,
+        };
+        Kept {
+            tenant: TenantName::new(if number % 7 == 0 {
+                "fabrikam"
+            } else {
+                "contoso"
+            }),
+            region: None,
+            arrived: Timestamp::from_second(1_700_000_000 + number).unwrap(),
+            peer: "192.0.2.1".to_owned(),
+            outer_message_id: MessageId::new(&format!("r{number}@x")),
+            envelope: Envelope {
+                subject: Some(format!("number {} of {}", number, number % 5)),
+                message_id: MessageId::new(&format!("m{}@x", number / 2)),
+                ..Envelope::default()
+            },
+            envelope_digest: [1; 32],
+            recipients: (0..number % 6)
+                .map(|n| recipient(n * number % 40))
+                .collect(),
+            recipient_count: 0,
+            spilled: Vec::new(),
+            inner: Inner::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// A run answers as the sled that it was made from, for every kind, and has the same rows.
+    #[test]
+    fn a_run_equals_the_sled_it_came_from() {
+        let root = tempfile::tempdir().unwrap();
+        let hasher = TermHasher::new(&[7; 32]);
+        let open = OpenIndex::open(&root.path().join("open"), 3).unwrap();
+        for number in 0..900 {
+            let place = Position {
+                partition: 3,
+                segment: 1,
+                offset: 1024 + number as u64 * 10,
+            };
+            open.add(&kept(number), &hasher, place, place);
+            // Batches of unequal size, the last one in memory only.
+            if matches!(number, 0 | 299 | 640) {
+                open.flush().unwrap();
+            }
+        }
+        let in_memory = every_entry(&Source::Open(Arc::new(open)));
+        let open = OpenIndex::open(&root.path().join("open2"), 3).unwrap();
+        (0..900).for_each(|number| {
+            let place = Position {
+                partition: 3,
+                segment: 1,
+                offset: 1024 + number as u64 * 10,
+            };
+            open.add(&kept(number), &hasher, place, place);
+        });
+        open.flush().unwrap();
+        let path = root.path().join("3.run");
+        let entries = open
+            .sorted()
+            .unwrap()
+            .map(|entry| entry.map_err(SealError::from));
+        let rows = open.all_rows().map(|row| row.map_err(SealError::from));
+        run::write(&path, entries, rows, &open.summary()).unwrap();
+        let run = Run::open(&path).unwrap();
+        assert_eq!(*run.summary(), open.summary());
+        let mut count = 0;
+        run.each(|_| count += 1).unwrap();
+        assert!(count > 900 * 8, "{count} entries");
+        let sealed = every_entry(&Source::Run(Arc::new(run)));
+        assert_eq!(sealed, every_entry(&Source::Open(Arc::new(open))));
+        assert_eq!(sealed, in_memory);
+    }
+
+    /// All entries, each kind sorted, and all rows.
+    fn every_entry(source: &Source) -> (Vec<(u8, u64, u32)>, Vec<crate::index::summary::Row>) {
+        let mut entries = Vec::new();
+        for kind in 0..=13 {
+            let all = (0, u64::MAX);
+            source
+                .find(kind, all, |hash, ordinal| {
+                    entries.push((kind, hash, ordinal))
+                })
+                .unwrap();
+        }
+        // A term finds the same alone as in a range.
+        for (kind, hash, ordinal) in entries.iter().step_by(97) {
+            let mut found = Vec::new();
+            source
+                .find(*kind, (*hash, *hash), |_, ordinal| found.push(ordinal))
+                .unwrap();
+            assert!(found.contains(ordinal));
+        }
+        entries.sort_unstable();
+        let ordinals: Vec<u32> = (0..source.summary().reports).collect();
+        (entries, source.rows(&ordinals).unwrap())
+    }
+}
