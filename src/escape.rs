@@ -18,7 +18,7 @@ pub const TABLE_CHARACTERS: usize = 120;
 
 /// The text without any character that could act instead of show; for terminals and logs.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(acts) {
+    if is_plain(text) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
@@ -46,7 +46,7 @@ pub fn short(text: &str, most: usize) -> Cow<'_, str> {
 pub fn csv_field(line: &mut String, text: &str) {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
     let quoted = text.contains([',', '"', ';']);
-    if !formula && !quoted && !text.chars().any(acts) {
+    if !formula && !quoted && is_plain(text) {
         line.push_str(text);
         return;
     }
@@ -97,6 +97,9 @@ impl Formatter for Careful {
     where
         W: ?Sized + io::Write,
     {
+        if is_plain(fragment) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some((at, character)) = rest.char_indices().find(|(_, c)| acts(*c)) {
             let (before, after) = rest.split_at(at);
@@ -117,6 +120,11 @@ fn push_plain(into: &mut String, character: char) {
     } else {
         into.push(character);
     }
+}
+
+/// Whether no character of a text acts; nearly all texts are printable ASCII, which is fast to see.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|octet| matches!(octet, b' '..=b'~')) || !text.chars().any(acts)
 }
 
 /// Whether a character does something instead of showing something.

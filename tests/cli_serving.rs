@@ -169,3 +169,32 @@ pub(crate) fn parsed(name: &str) -> Value {
         .documents()
         .remove(0)
 }
+
+/// Reports of [`TENANT`].
+pub(crate) const SAMPLES: [&str; 5] = [
+    "01_inbound.eml",
+    "02_internal_to_cc_bcc.eml",
+    "03_group_and_forwarding.eml",
+    "04_on_behalf_of_utf8.eml",
+    "05_protected_two_attachments.eml",
+];
+
+/// Imports [`SAMPLES`]; the counts.
+pub(crate) fn imported(site: &Site) -> Value {
+    let paths: Vec<String> = SAMPLES
+        .iter()
+        .map(|name| sample(name).display().to_string())
+        .collect();
+    let mut arguments = vec!["--tenant", "northwind", "--json", "import"];
+    arguments.extend(paths.iter().map(String::as_str));
+    let ended = site.run(&arguments);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    ended.documents().remove(0)
+}
+
+/// Changes the configuration.
+pub(crate) fn change(site: &Site, from: &str, to: &str) {
+    let text = fs::read_to_string(&site.config).unwrap();
+    assert!(text.contains(from));
+    fs::write(&site.config, text.replace(from, to)).unwrap();
+}

@@ -167,7 +167,7 @@ fn completions_and_manual_come_from_the_same_definition() {
     assert!(!page.contains("doctor"), "{page}");
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().to_str().unwrap();
-    assert_eq!(run(&["man", "--out", out]).code, 0);
+    assert_eq!(run(&["man", "--dir", out]).code, 0);
     let page = std::fs::read_to_string(directory.path().join("clawback-search.1")).unwrap();
     assert!(page.contains("attachment\\-sha256"), "{page}");
 }

@@ -19,7 +19,7 @@ pub(super) struct CompletionsArguments {
 pub(super) struct ManArguments {
     /// Write clawback.1 and a page for each command into this directory
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    dir: Option<PathBuf>,
 }
 
 pub(super) fn completions(context: &mut Context, arguments: &CompletionsArguments) -> Outcome {
@@ -37,7 +37,7 @@ pub(super) fn completions(context: &mut Context, arguments: &CompletionsArgument
 pub(super) fn man(context: &mut Context, arguments: &ManArguments) -> Outcome {
     let mut definition = visible(definition());
     definition.build();
-    match &arguments.out {
+    match &arguments.dir {
         None => context.out.octets(&page(definition)?)?,
         Some(directory) => {
             std::fs::create_dir_all(directory).map_err(|error| unwritable(directory, &error))?;

@@ -1,0 +1,171 @@
+//! `quarantine`: mail that is doubted waits, and what an operator makes of it.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::cli_serving::{SAMPLES, Site, TENANT, change, parsed, sample};
+use crate::support::Client;
+
+/// Sends messages to the service over STARTTLS; the replies to their ends.
+fn deliver(site: &Site, address: std::net::SocketAddr, contents: &[String]) -> Vec<u16> {
+    let ca = fs::read_to_string(site.path("certs/fullchain.pem")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut client = Client::encrypted(address, &ca).await;
+        let mut codes = Vec::new();
+        for content in contents {
+            codes.push(
+                client
+                    .deliver("ndr@northwind.example", "k3v9@journal.example.com", content)
+                    .await
+                    .code,
+            );
+        }
+        codes
+    })
+}
+
+#[test]
+fn doubtful_mail_waits_in_the_quarantine() {
+    let site = Site::new(TENANT);
+    let service = site.serve();
+    let report = fs::read_to_string(sample(SAMPLES[0])).unwrap();
+    let foreign = report.replace("9f8e7d6c", "deadbeef");
+    let ordinary = fs::read_to_string(sample("06_ordinary_mail.eml")).unwrap();
+    assert_eq!(
+        deliver(
+            &site,
+            service.address(),
+            &[report, foreign.clone(), ordinary]
+        ),
+        [250; 3]
+    );
+    let id = parsed(SAMPLES[0])["message_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let found = service
+        .run(&["--json", "search", "--message-id", &id])
+        .documents();
+    assert_eq!(
+        (found.len(), &found[0]["reports"]),
+        (1, &1.into()),
+        "the foreign one is not believed"
+    );
+
+    let held = service.run(&["--json", "quarantine"]).documents();
+    assert_eq!(held.len(), 2, "{held:?}");
+    for key in [
+        "id",
+        "tenant",
+        "received",
+        "peer",
+        "kind",
+        "reason",
+        "size",
+        "message_id",
+    ] {
+        assert!(held[0].get(key).is_some(), "{key}");
+    }
+    let name = |kind: &str| {
+        held.iter().find(|held| held["kind"] == kind).unwrap()["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (unproven, other) = (name("report"), name("not_report"));
+    let shown = service.run(&["quarantine", "show", &unproven]);
+    assert_eq!(shown.stdout.replace('\r', ""), foreign.replace('\r', ""));
+    assert!(service.run(&["quarantine", "list"]).stdout.contains(&other));
+
+    // Nothing changed, so a second look changes nothing.
+    let retried = service.run(&["--json", "quarantine", "retry"]);
+    let outcomes: Vec<Value> = retried
+        .documents()
+        .iter()
+        .map(|told| told["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["kept", "kept"]);
+    // Without a terminal nobody is asked.
+    for verb in ["accept", "drop"] {
+        let ended = service.run(&["quarantine", verb, &unproven]);
+        assert_eq!(ended.code, 2);
+        assert!(ended.stderr.contains("--yes"), "{}", ended.stderr);
+    }
+    let accepted = service.run(&["--json", "quarantine", "accept", &unproven, "--yes"]);
+    assert_eq!(
+        accepted.documents()[0]["outcome"],
+        "indexed",
+        "{}",
+        accepted.stderr
+    );
+    let dropped = service.run(&["--json", "quarantine", "drop", &other, "--yes"]);
+    assert_eq!(dropped.documents()[0]["outcome"], "dropped");
+    assert_eq!(
+        service.run(&["quarantine", "drop", &other, "--yes"]).code,
+        1,
+        "it is gone"
+    );
+    assert_eq!(service.run(&["quarantine", "list"]).stdout, "");
+    let entries = service.run(&["--json", "audit", "show"]).documents();
+    let told: Vec<&str> = entries
+        .iter()
+        .map(|entry| entry["detail"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            format!("quarantine accept {unproven}"),
+            format!("quarantine drop {other}")
+        ]
+    );
+    for key in [
+        "seq",
+        "at",
+        "who",
+        "uid",
+        "action",
+        "job",
+        "message_id",
+        "mailbox",
+        "detail",
+        "hash",
+    ] {
+        assert!(entries[0].get(key).is_some(), "{key}");
+    }
+}
+
+/// A tenant whose configuration was wrong gets its reports with `retry`, once it is mended.
+#[test]
+fn a_mended_configuration_frees_what_was_held() {
+    let site = Site::new(
+        &TENANT
+            .replace("9f8e7d6c", "deadbeef")
+            .replace("northwind.onmicrosoft.example", "x.example"),
+    );
+    let mut service = site.serve();
+    let report = fs::read_to_string(sample(SAMPLES[0])).unwrap();
+    assert_eq!(deliver(&site, service.address(), &[report]), [250]);
+    let id = parsed(SAMPLES[0])["message_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(service.run(&["search", "--message-id", &id]).code, 1);
+    change(&site, "deadbeef", "9f8e7d6c");
+    change(&site, "x.example", "northwind.onmicrosoft.example");
+    service.signal(Signal::HUP);
+    service.wait_for("the new configuration is in use");
+    let retried = service.run(&["--json", "quarantine", "retry"]);
+    assert_eq!(
+        retried.documents()[0]["outcome"],
+        "indexed",
+        "{}",
+        retried.stdout
+    );
+    assert_eq!(service.run(&["search", "--message-id", &id]).code, 0);
+}
