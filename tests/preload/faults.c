@@ -6,6 +6,7 @@
  *
  *   write K ERROR [TIMES]      the K-th write writes half of its octets, the next one fails
  *   sync K ERROR [TIMES]       fsync or fdatasync
+ *   dirsync K ERROR [TIMES]    those of directories alone
  *   open K ERROR [TIMES]       making a file
  *   truncate K ERROR [TIMES]
  *   rename K ERROR [TIMES]
@@ -36,8 +37,8 @@
 		*(void **)&next_##name = dlsym(RTLD_NEXT, #name);      \
 	}
 
-enum operation { WRITE, SYNC, OPEN, TRUNCATE, RENAME, MKDIR, OPERATIONS };
-static const char *const names[OPERATIONS] = { "write", "sync", "open", "truncate", "rename", "mkdir" };
+enum operation { WRITE, SYNC, DIRSYNC, OPEN, TRUNCATE, RENAME, MKDIR, OPERATIONS };
+static const char *const names[OPERATIONS] = { "write", "sync", "dirsync", "open", "truncate", "rename", "mkdir" };
 
 struct fault {
 	long nth, times, seen;
@@ -206,7 +207,10 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 
 static int sync_fails(int fd)
 {
+	struct stat facts;
 	int error = ours(fd) ? fails(SYNC) : 0;
+	if (!error && ours(fd) && !fstat(fd, &facts) && S_ISDIR(facts.st_mode))
+		error = fails(DIRSYNC);
 	if (error && powercut_forget)
 		powercut_forget(fd);
 	errno = error ? error : errno;

@@ -298,12 +298,14 @@ void powercut_forget(int fd)
 	pthread_mutex_unlock(&lock);
 }
 
-/* A new file or directory may have the inode number of one that was removed. */
+/*
+ * A new file or directory may have the inode number of one that was removed. The caller has held the
+ * lock since before it was made, so that no other thread keeps anything of it meanwhile.
+ */
 static void is_new(const struct stat *facts)
 {
 	static unsigned long count;
 	char path[PATH_MAX], away[PATH_MAX + 32];
-	pthread_mutex_lock(&lock);
 	if (S_ISREG(facts->st_mode)) {
 		struct range *range = range_of(facts->st_ino);
 		range->low = range->high = 0;
@@ -315,15 +317,23 @@ static void is_new(const struct stat *facts)
 		snprintf(away, sizeof away, "%s.old%lu", path, count++);
 		rename(path, away);
 	}
-	pthread_mutex_unlock(&lock);
 }
 
-static int opened(int fd, int existed)
+static void opening(int flags)
+{
+	if (active && (flags & O_CREAT))
+		pthread_mutex_lock(&lock);
+}
+
+static int opened(int fd, int flags, int existed)
 {
 	struct stat facts;
 	char path[PATH_MAX];
-	if (active && fd >= 0 && !existed && path_of(fd, path) && !fstat(fd, &facts) && S_ISREG(facts.st_mode))
+	if (!active || !(flags & O_CREAT))
+		return fd;
+	if (fd >= 0 && !existed && path_of(fd, path) && !fstat(fd, &facts) && S_ISREG(facts.st_mode))
 		is_new(&facts);
+	pthread_mutex_unlock(&lock);
 	return fd;
 }
 
@@ -350,13 +360,14 @@ int fdatasync(int fd)
 			mode = va_arg(rest, mode_t);                            \
 			va_end(rest);                                           \
 		}                                                               \
-		int existed = !(flags & O_CREAT) || !access(path, F_OK);        \
 		struct stat old;                                                \
-		int cut = active && (flags & O_TRUNC) && !stat(path, &old);     \
+		opening(flags);                                                 \
+		int existed = !stat(path, &old);                                \
 		int fd = next_##name(path, flags, mode);                        \
-		if (fd >= 0 && cut)                                             \
+		opened(fd, flags, existed);                                     \
+		if (fd >= 0 && existed && (flags & O_TRUNC))                    \
 			mark(fd, 0, old.st_size);                               \
-		return opened(fd, existed);                                     \
+		return fd;                                                      \
 	}
 OPEN(open)
 OPEN(open64)
@@ -372,8 +383,9 @@ OPEN(open64)
 			mode = va_arg(rest, mode_t);                            \
 			va_end(rest);                                           \
 		}                                                               \
-		int existed = !(flags & O_CREAT) || !faccessat(at, path, F_OK, 0); \
-		return opened(next_##name(at, path, flags, mode), existed);     \
+		opening(flags);                                                 \
+		int existed = !faccessat(at, path, F_OK, 0);                    \
+		return opened(next_##name(at, path, flags, mode), flags, existed); \
 	}
 OPENAT(openat)
 OPENAT(openat64)
@@ -382,9 +394,14 @@ int mkdir(const char *path, mode_t mode)
 {
 	NEXT(int, mkdir, const char *, mode_t)
 	struct stat facts;
+	/* The library's own are made with the lock held. */
+	if (!active || !strncmp(path, shadow, strlen(shadow)))
+		return next_mkdir(path, mode);
+	pthread_mutex_lock(&lock);
 	int result = next_mkdir(path, mode);
-	if (active && !result && strncmp(path, shadow, strlen(shadow)) && !stat(path, &facts))
+	if (!result && !stat(path, &facts))
 		is_new(&facts);
+	pthread_mutex_unlock(&lock);
 	return result;
 }
 
