@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
@@ -78,16 +78,26 @@ impl From<SegmentError> for AuditError {
 #[derive(Debug)]
 pub struct Audit {
     log: Arc<Log>,
-    queue: Mutex<VecDeque<Arc<Ticket>>>,
+    queue: Mutex<Queue>,
+    /// A group was written.
+    written: Condvar,
     chain: Mutex<Chain>,
     finding: Option<Broken>,
 }
 
-/// An append that waits for a thread to write it.
+/// The appends that wait for a thread to write them.
+#[derive(Debug, Default)]
+struct Queue {
+    tickets: VecDeque<Arc<Ticket>>,
+    /// A thread writes a group; whoever comes meanwhile waits for the next one.
+    writing: bool,
+}
+
+/// An append.
 #[derive(Debug)]
 struct Ticket {
     entries: Mutex<Vec<Entry>>,
-    result: Mutex<Option<Result<(), AuditError>>>,
+    result: OnceLock<Result<(), AuditError>>,
 }
 
 /// The end of the chain and what writes it.
@@ -160,6 +170,7 @@ impl Audit {
         Ok(Self {
             log,
             queue: Mutex::default(),
+            written: Condvar::new(),
             chain: Mutex::new(chain),
             finding,
         })
@@ -184,16 +195,27 @@ impl Audit {
         }
         let ticket = Arc::new(Ticket {
             entries: Mutex::new(entries),
-            result: Mutex::default(),
+            result: OnceLock::new(),
         });
-        lock(&self.queue).push_back(Arc::clone(&ticket));
-        // Whoever gets the chain writes for all who wait; mostly one's own turn is done by then.
-        let mut chain = lock(&self.chain);
+        let mut queue = lock(&self.queue);
+        queue.tickets.push_back(Arc::clone(&ticket));
         loop {
-            if let Some(result) = lock(&ticket.result).take() {
-                return result;
+            if let Some(result) = ticket.result.get() {
+                return result.clone();
             }
-            self.write_group(&mut chain);
+            if queue.writing {
+                let waited = self.written.wait(queue);
+                queue = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            // Whoever finds nobody writing writes for all who wait.
+            queue.writing = true;
+            let group = queue.take_group();
+            drop(queue);
+            self.write(&group);
+            queue = lock(&self.queue);
+            queue.writing = false;
+            self.written.notify_all();
         }
     }
 
@@ -248,22 +270,30 @@ impl Audit {
         entries(Arc::clone(&self.log))
     }
 
-    fn write_group(&self, chain: &mut Chain) {
-        let mut group = Vec::new();
+    fn write(&self, group: &[Arc<Ticket>]) {
         let mut entries = Vec::new();
-        {
-            let mut queue = lock(&self.queue);
-            while entries.len() < GROUP_ENTRIES
-                && let Some(ticket) = queue.pop_front()
-            {
-                entries.append(&mut lock(&ticket.entries));
-                group.push(ticket);
-            }
-        }
-        let result = chain.append(&entries);
         for ticket in group {
-            *lock(&ticket.result) = Some(result.clone());
+            entries.append(&mut lock(&ticket.entries));
         }
+        let result = lock(&self.chain).append(&entries);
+        for ticket in group {
+            // Each ticket is taken once.
+            let _ = ticket.result.set(result.clone());
+        }
+    }
+}
+
+impl Queue {
+    /// The tickets that wait longest, as many as one sync covers.
+    fn take_group(&mut self) -> Vec<Arc<Ticket>> {
+        let (mut group, mut entries) = (Vec::new(), 0);
+        while entries < GROUP_ENTRIES
+            && let Some(ticket) = self.tickets.pop_front()
+        {
+            entries += lock(&ticket.entries).len();
+            group.push(ticket);
+        }
+        group
     }
 }
 
