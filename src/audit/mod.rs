@@ -2,7 +2,7 @@
 //!
 //! Entries form a chain: each holds the hash of the one before, and its own hash is an HMAC under a
 //! key that is kept outside the data directory. Whoever can write the files but has no key cannot
-//! change, remove, insert or reorder an entry without [`verify`] naming the place; a small file
+//! change, remove, insert or reorder an entry without [`verify()`] naming the place; a small file
 //! beside them says where the chain ends, so that a cut tail shows as well. What remains possible is
 //! to put the whole directory back to an earlier state: for that the caller sends
 //! [`head`](Audit::head) to the journal of the system, or another machine, at intervals.
@@ -265,7 +265,7 @@ impl Audit {
         self.finding.as_ref()
     }
 
-    /// All entries, oldest first; what is damaged is left out ([`verify`] tells it).
+    /// All entries, oldest first; what is damaged is left out ([`verify()`] tells it).
     pub fn show(&self) -> impl Iterator<Item = Result<Recorded, AuditError>> + Send + use<> {
         entries(Arc::clone(&self.log))
     }

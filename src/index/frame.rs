@@ -1,7 +1,7 @@
 //! What the log holds of a journal report: the payloads of its two kinds of frames.
 //!
 //! A report is one [`Kept`] frame. One with very many recipients spills them first, in
-//! [`Spilled`] frames of about a thousand; the report's own frame comes last and names their
+//! frames of [`KIND_RECIPIENTS`] of about a thousand; the report's own frame comes last and names their
 //! positions, so that spilled recipients without a report (a crash in between) are never read.
 //!
 //! A payload begins with its format version. Optional facts have a bit each; texts that repeat an
@@ -16,7 +16,7 @@ use crate::segment::Position;
 
 /// Kind octet of a frame that holds a [`Kept`] report.
 pub const KIND_REPORT: u8 = 1;
-/// Kind octet of a frame that holds [`Spilled`] recipients of a report still to come.
+/// Kind octet of a frame that holds spilled recipients of a report still to come.
 pub const KIND_RECIPIENTS: u8 = 2;
 
 /// The format that this version writes. It reads this one and all before it.

@@ -1,7 +1,7 @@
 //! The report log: the truth about what was journaled. The index can always be rebuilt from it.
 //!
 //! It is a [`Log`] of its own: one partition is what retention drops as a whole, a frame's payload is
-//! a record as [`record`](super::record) encodes it.
+//! a record as [`Kept`](super::Kept) encodes it.
 
 use std::path::Path;
 

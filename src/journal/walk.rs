@@ -1,7 +1,7 @@
 //! The journaled message, while it streams by: its header's facts, its parts' hashes, its URLs.
 //!
 //! Octets in, in any cut; an [`Inner`] out. There is no recursion and no tree: the open multiparts are
-//! a stack of boundaries, bounded by [`Limits`](super::Limits), and each leaf part is decoded, hashed
+//! a stack of boundaries, bounded by [`Limits`], and each leaf part is decoded, hashed
 //! and searched as it passes.
 //!
 //! # Content digest
