@@ -259,3 +259,17 @@ async fn missing_permissions_are_named_before_anything_is_done() {
         assert!(worker.jobs().await.is_empty());
     }
 }
+
+#[tokio::test]
+async fn nothing_is_done_that_cannot_be_put_on_the_audit_log() {
+    let (bench, _, record) = bench(2).await;
+    let worker = bench.worker();
+    bench.break_audit();
+    let error = worker
+        .retract(request(record, Action::SoftDelete))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("audit"), "{error}");
+    assert_eq!(bench.tenant.counts().moves, 0);
+    assert!(worker.jobs().await.is_empty());
+}
