@@ -1,10 +1,12 @@
 //! Sorted entries, packed: what both the open partition and the runs are made of.
 //!
 //! A block holds entries of one kind. Each entry is the distance of its hash from the one before, and
-//! its ordinal, or under the same hash the distance of that. Little endian and LEB128; a CRC-32 ends
-//! the block.
+//! its ordinal, or under the same hash the distance of that: an octet that says how many octets each
+//! takes (the distance in the low four bits), then both, little endian. Hashes are spread evenly, so
+//! that this is no longer than a variable-length code, and a look-up reads hundreds of them. A CRC-32
+//! ends the block.
 
-use super::codec::{DecodeError, Reader, write_varint};
+use super::codec::{DecodeError, Reader};
 use super::key::Entry;
 
 /// A block is closed when it has this many octets.
@@ -32,23 +34,30 @@ impl Packer {
         match self.last {
             Some(last) => {
                 let distance = entry.hash.wrapping_sub(last.hash);
-                write_varint(&mut self.octets, distance);
                 let ordinal = if distance == 0 {
                     entry.ordinal.wrapping_sub(last.ordinal)
                 } else {
                     entry.ordinal
                 };
-                write_varint(&mut self.octets, ordinal.into());
+                self.pair(distance, ordinal);
             }
             None => {
                 self.first = Some(entry);
                 self.octets.push(entry.kind);
-                self.octets.extend_from_slice(&entry.hash.to_le_bytes());
-                write_varint(&mut self.octets, entry.ordinal.into());
+                self.pair(entry.hash, entry.ordinal);
             }
         }
         self.last = Some(entry);
         done
+    }
+
+    fn pair(&mut self, distance: u64, ordinal: u32) {
+        let length = |number: u64| (64 - number.leading_zeros() as usize).div_ceil(8);
+        let lengths = (length(distance), length(ordinal.into()));
+        self.octets.push((lengths.0 | lengths.1 << 4) as u8);
+        let (distance, ordinal) = (distance.to_le_bytes(), ordinal.to_le_bytes());
+        self.octets.extend(distance.iter().take(lengths.0));
+        self.octets.extend(ordinal.iter().take(lengths.1));
     }
 
     /// The block that is not full, if there is one.
@@ -80,17 +89,14 @@ pub(crate) fn unpack(
 ) -> Result<(), DecodeError> {
     let mut from = Reader::new(checked(octets)?);
     let kind = from.octet("kind")?;
-    let hash = u64::from_le_bytes(from.array("hash")?);
-    let narrow = |number: u64| u32::try_from(number).map_err(|_| DecodeError::Value("ordinal"));
-    let ordinal = narrow(from.number("ordinal")?)?;
+    let (hash, ordinal) = pair(&mut from)?;
     let mut entry = Entry {
         kind,
         hash,
         ordinal,
     };
     while take(entry) && from.left() > 0 {
-        let distance = from.number("distance")?;
-        let ordinal = narrow(from.number("ordinal")?)?;
+        let (distance, ordinal) = pair(&mut from)?;
         entry.hash = entry.hash.wrapping_add(distance);
         entry.ordinal = if distance == 0 {
             entry.ordinal.wrapping_add(ordinal)
@@ -99,6 +105,15 @@ pub(crate) fn unpack(
         };
     }
     Ok(())
+}
+
+/// What [`Packer::pair`] wrote.
+fn pair(from: &mut Reader<'_>) -> Result<(u64, u32), DecodeError> {
+    let lengths = usize::from(from.octet("lengths")?);
+    let distance = from.little_endian(lengths & 15, "distance")?;
+    let ordinal = from.little_endian(lengths >> 4, "ordinal")?;
+    let ordinal = u32::try_from(ordinal).map_err(|_| DecodeError::Value("ordinal"))?;
+    Ok((distance, ordinal))
 }
 
 #[cfg(test)]

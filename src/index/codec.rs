@@ -108,6 +108,8 @@ pub(crate) fn write_varint(octets: &mut Vec<u8>, mut number: u64) {
 pub(crate) struct Reader<'a> {
     left: &'a [u8],
     domains: Vec<&'a str>,
+    /// An address being put together.
+    scratch: String,
 }
 
 impl<'a> Reader<'a> {
@@ -115,6 +117,7 @@ impl<'a> Reader<'a> {
         Self {
             left: octets,
             domains: Vec::new(),
+            scratch: String::new(),
         }
     }
 
@@ -148,6 +151,27 @@ impl<'a> Reader<'a> {
     ) -> Result<[u8; N], DecodeError> {
         let raw = self.raw(N, what)?;
         raw.try_into().map_err(|_| DecodeError::Short(what))
+    }
+
+    /// A number in so many octets, at most eight.
+    pub(crate) fn little_endian(
+        &mut self,
+        length: usize,
+        what: &'static str,
+    ) -> Result<u64, DecodeError> {
+        // Nearly always more follows, and a fixed read and a mask are the quickest.
+        if let (Some(eight), true) = (self.left.first_chunk::<8>(), length < 8) {
+            let rest = self.left.get(length..);
+            self.left = rest.ok_or(DecodeError::Short(what))?;
+            return Ok(u64::from_le_bytes(*eight) & ((1 << (8 * length)) - 1));
+        }
+        let raw = self.raw(length, what)?;
+        let mut eight = [0; 8];
+        eight
+            .get_mut(..length)
+            .ok_or(DecodeError::Value(what))?
+            .copy_from_slice(raw);
+        Ok(u64::from_le_bytes(eight))
     }
 
     pub(crate) fn number(&mut self, what: &'static str) -> Result<u64, DecodeError> {
@@ -186,18 +210,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn text(&mut self, what: &'static str) -> Result<String, DecodeError> {
+        let (guid, rest) = self.text_parts(what)?;
+        Ok(guid.map_or_else(|| rest.to_owned(), |guid| join_guid(&guid, rest)))
+    }
+
+    /// The GUID that a text begins with, and the rest of it.
+    fn text_parts(
+        &mut self,
+        what: &'static str,
+    ) -> Result<(Option<[u8; 16]>, &'a str), DecodeError> {
         let tagged = self.number(what)?;
         let length = usize::try_from(tagged >> 1).map_err(|_| DecodeError::Value(what))?;
-        if tagged & 1 == 0 {
-            let text = self.raw(length, what)?;
-            return Ok(std::str::from_utf8(text)
-                .map_err(|_| DecodeError::Value(what))?
-                .to_owned());
-        }
-        let guid = self.array::<16>(what)?;
-        let rest = self.raw(length, what)?;
-        let rest = std::str::from_utf8(rest).map_err(|_| DecodeError::Value(what))?;
-        Ok(join_guid(&guid, rest))
+        let guid = (tagged & 1 == 1).then(|| self.array::<16>(what));
+        let guid = guid.transpose()?;
+        let rest = std::str::from_utf8(self.raw(length, what)?);
+        Ok((guid, rest.map_err(|_| DecodeError::Value(what))?))
     }
 
     pub(crate) fn message_id(&mut self, what: &'static str) -> Result<MessageId, DecodeError> {
@@ -215,10 +242,16 @@ impl<'a> Reader<'a> {
             }
             None => self.domain(what)?,
         };
-        let mut text = self.text(what)?;
-        text.push('@');
-        text.push_str(domain);
-        text.parse().map_err(|_| DecodeError::Value(what))
+        let (guid, rest) = self.text_parts(what)?;
+        self.scratch.clear();
+        if let Some(guid) = guid {
+            self.scratch.push_str(&join_guid(&guid, ""));
+        }
+        self.scratch.push_str(rest);
+        self.scratch.push('@');
+        self.scratch.push_str(domain);
+        let address = self.scratch.parse();
+        address.map_err(|_| DecodeError::Value(what))
     }
 
     /// A domain written out; it is known from now on.

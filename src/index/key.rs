@@ -49,6 +49,11 @@ impl Kind {
     pub(crate) const fn is_rare(kind: u8) -> bool {
         kind >= Self::Record as u8 && kind <= Self::Attachment as u8
     }
+
+    /// Kinds that reports of one message share.
+    pub(crate) const fn is_of_message(kind: u8) -> bool {
+        kind == Self::Record as u8 || kind == Self::NetworkMessageId as u8
+    }
 }
 
 /// One entry. The order is that of kind, hash, ordinal.

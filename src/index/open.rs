@@ -7,7 +7,7 @@
 //! is removed and made again from the log.
 //!
 //! ```text
-//! w                                            watermark: number of batches, summary
+//! w2                                           watermark: number of batches, summary
 //! e · batch u32 · kind u8 · hash u64 · ordinal u32     a block, under its first entry
 //! r · first ordinal u32                                rows, up to 256 of them, and a CRC-32
 //! ```
@@ -20,6 +20,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sled::Tree;
 
 use super::block::{Packer, checked, unpack};
+use super::bloom::{Bloom, mix};
 use super::codec::{DecodeError, Reader};
 use super::frame::Kept;
 use super::key::{Entry, Kind, TermHasher};
@@ -32,7 +33,8 @@ const CACHE_OCTETS: u64 = 32 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 /// Rows in a value.
 const CHUNK_ROWS: usize = 256;
-const WATERMARK: &[u8] = b"w";
+/// The number is that of the layout: what another one left has no watermark and is removed.
+const WATERMARK: &[u8] = b"w2";
 
 /// Why the open partition's index cannot be used. It is then made again.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +62,19 @@ struct State {
     /// Batches that are whole in sled.
     batches: u32,
     summary: Summary,
-    /// First ordinal under each term that tells reports and messages apart.
-    first: HashMap<(u8, u64), (u32, i64)>,
+    /// For each batch the rare terms in it: most batches need not be read for one.
+    filters: Vec<Bloom>,
+    /// The first report under each term that tells reports and messages apart.
+    first: HashMap<(u8, u64), First>,
+}
+
+/// The first report under an identity.
+#[derive(Debug, Clone, Copy)]
+struct First {
+    ordinal: u32,
+    received: i64,
+    /// Another one has it too.
+    more: bool,
 }
 
 /// What two reports of one message, or a report and its retry, have in common.
@@ -94,6 +107,7 @@ impl OpenIndex {
             rows: Vec::new(),
             batches,
             summary,
+            filters: Vec::new(),
             first: HashMap::new(),
         };
         let open = Self {
@@ -101,7 +115,7 @@ impl OpenIndex {
             state: RwLock::new(state),
         };
         open.remove_unfinished()?;
-        open.find_identities()?;
+        open.find_rare()?;
         Ok(open)
     }
 
@@ -118,10 +132,7 @@ impl OpenIndex {
         let ordinal = state.summary.reports;
         for (kind, hash) in terms {
             if is_identity(kind) {
-                state
-                    .first
-                    .entry((kind, hash))
-                    .or_insert((ordinal, received));
+                meet(&mut state.first, (kind, hash), (ordinal, received));
             }
             state.entries.insert(Entry {
                 kind,
@@ -132,6 +143,7 @@ impl OpenIndex {
         state.rows.push(Row {
             place: place.packed(),
             received,
+            alone: false,
         });
         state.summary.add(kept);
         state.summary.end = end;
@@ -154,6 +166,12 @@ impl OpenIndex {
         }
         let state = &mut *self.write();
         state.batches += 1;
+        let rare = state
+            .entries
+            .iter()
+            .filter(|entry| Kind::is_rare(entry.kind));
+        let rare: Vec<_> = rare.map(|entry| mix(entry.kind, entry.hash)).collect();
+        state.filters.push(Bloom::new(&rare));
         state.entries.clear();
         state.rows.clear();
         Ok(())
@@ -193,7 +211,9 @@ impl OpenIndex {
 
     /// The first report under an identity: its ordinal and `received`.
     pub(crate) fn first(&self, kind: u8, hash: u64) -> Option<(u32, i64)> {
-        self.read().first.get(&(kind, hash)).copied()
+        let state = self.read();
+        let first = state.first.get(&(kind, hash))?;
+        Some((first.ordinal, first.received))
     }
 
     /// Gives `take` the entries of a kind with a hash in `from..=to`; those of one term are in order.
@@ -204,10 +224,21 @@ impl OpenIndex {
         mut take: impl FnMut(u64, u32),
     ) -> Result<(), OpenError> {
         let state = self.read();
-        if from == to && is_identity(kind) && !state.first.contains_key(&(kind, from)) {
-            return Ok(());
+        let rare = from == to && Kind::is_rare(kind);
+        if from == to && is_identity(kind) {
+            match state.first.get(&(kind, from)) {
+                None => return Ok(()),
+                Some(first) if !first.more => {
+                    take(from, first.ordinal);
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
         }
-        for batch in 0..state.batches {
+        for (batch, filter) in (0..state.batches).zip(&state.filters) {
+            if rare && !filter.may_hold(mix(kind, from)) {
+                continue;
+            }
             for value in self.blocks(batch, kind, (from, to))? {
                 unpack(&value?.1, |entry| {
                     if entry.kind == kind && entry.hash >= from && entry.hash <= to {
@@ -364,30 +395,40 @@ impl OpenIndex {
         Ok(())
     }
 
-    fn find_identities(&self) -> Result<(), OpenError> {
-        let reports = self.read().summary.reports;
+    /// Makes what is held in memory of the rare terms.
+    fn find_rare(&self) -> Result<(), OpenError> {
+        let (batches, reports) = {
+            let state = self.read();
+            (state.batches, state.summary.reports)
+        };
         let ordinals: Vec<u32> = (0..reports).collect();
         let rows = self.rows(&ordinals)?;
-        for kind in [Kind::Record, Kind::Report, Kind::NetworkMessageId] {
-            let mut found = Vec::new();
-            let batches = self.read().batches;
-            for batch in 0..batches {
-                for pair in self.blocks(batch, kind as u8, (0, u64::MAX))? {
+        let (mut filters, mut identities) = (Vec::new(), HashMap::new());
+        for batch in 0..batches {
+            let mut rare = Vec::new();
+            for kind in (0..=u8::MAX).filter(|kind| Kind::is_rare(*kind)) {
+                for pair in self.blocks(batch, kind, (0, u64::MAX))? {
+                    let mut unknown = false;
                     unpack(&pair?.1, |entry| {
-                        found.push((entry.hash, entry.ordinal));
+                        rare.push(mix(kind, entry.hash));
+                        let row = rows.get(entry.ordinal as usize);
+                        unknown |= row.is_none();
+                        if let Some(row) = row.filter(|_| is_identity(kind)) {
+                            let report = (entry.ordinal, row.received);
+                            meet(&mut identities, (kind, entry.hash), report);
+                        }
                         true
                     })?;
+                    if unknown {
+                        return Err(DecodeError::Value("ordinal").into());
+                    }
                 }
             }
-            let state = &mut *self.write();
-            for (hash, ordinal) in found {
-                let row = rows
-                    .get(ordinal as usize)
-                    .ok_or(DecodeError::Value("ordinal"))?;
-                let first = state.first.entry((kind as u8, hash));
-                first.or_insert((ordinal, row.received));
-            }
+            filters.push(Bloom::new(&rare));
         }
+        let state = &mut *self.write();
+        state.filters = filters;
+        state.first = identities;
         Ok(())
     }
 
@@ -399,6 +440,17 @@ impl OpenIndex {
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes note that a report has an identity. Reports come in the order of their ordinals.
+fn meet(first: &mut HashMap<(u8, u64), First>, term: (u8, u64), (ordinal, received): (u32, i64)) {
+    let new = First {
+        ordinal,
+        received,
+        more: false,
+    };
+    let known = first.entry(term).or_insert(new);
+    known.more |= known.ordinal != ordinal;
 }
 
 fn bounds(kind: u8, (from, to): (u64, u64)) -> std::ops::RangeInclusive<Entry> {

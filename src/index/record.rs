@@ -1,7 +1,6 @@
 //! A record: one message as journaled, merged from its reports at read time.
 
-use std::collections::HashMap;
-
+use indexmap::IndexSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -64,16 +63,18 @@ impl Record {
     /// The record of these reports, which are all of one message; recipients that were spilled are in
     /// them. The order does not matter. `None` without a report.
     pub fn merge(mut reports: Vec<Kept>) -> Option<Self> {
-        reports.sort_by_cached_key(|kept| (kept.received(), kept.arrived, report_key(kept)));
-        let mut seen: Vec<ReportKey> = Vec::with_capacity(reports.len());
-        reports.retain(|kept| {
-            let key = report_key(kept);
-            let new = !seen.contains(&key);
-            if new {
-                seen.push(key);
-            }
-            new
-        });
+        if reports.len() > 1 {
+            reports.sort_by_cached_key(|kept| (kept.received(), kept.arrived, report_key(kept)));
+            let mut seen: Vec<ReportKey> = Vec::with_capacity(reports.len());
+            reports.retain(|kept| {
+                let key = report_key(kept);
+                let new = !seen.contains(&key);
+                if new {
+                    seen.push(key);
+                }
+                new
+            });
+        }
         let head = reports
             .iter()
             .position(|kept| kept.inner.content_digest.is_some())
@@ -81,10 +82,12 @@ impl Record {
             .unwrap_or(0);
         let received = reports.first()?.received();
         let mut record = Self::head(reports.get(head)?, received);
-        let mut known = HashMap::new();
+        let most = reports.iter().map(|kept| kept.recipients.len()).max();
+        let mut recipients = IndexSet::with_capacity(most.unwrap_or_default());
         for kept in reports {
-            record.take(kept, &mut known);
+            record.take(kept, &mut recipients);
         }
+        record.recipients = recipients.into_iter().collect();
         record.ids.sort_unstable();
         record.routes.sort_unstable();
         Some(record)
@@ -120,8 +123,8 @@ impl Record {
         }
     }
 
-    /// Takes in one report more. `known` finds recipients again.
-    fn take(&mut self, kept: Kept, known: &mut HashMap<Recipient, u32>) {
+    /// Takes in one report more, its recipients among the others.
+    fn take(&mut self, kept: Kept, recipients: &mut IndexSet<Recipient>) {
         self.reports += 1;
         let (first, last) = self.arrivals;
         self.arrivals = (first.min(kept.arrived), last.max(kept.arrived));
@@ -156,13 +159,9 @@ impl Record {
             place.unwrap_or(0) as u32
         });
         for recipient in kept.recipients {
-            let next = self.recipients.len() as u32;
-            let place = *known.entry(recipient).or_insert_with_key(|new| {
-                self.recipients.push(new.clone());
-                next
-            });
+            let (place, _) = recipients.insert_full(recipient);
             if let Some(network) = network {
-                self.routes.push((place, network));
+                self.routes.push((place as u32, network));
             }
         }
         self.routes.dedup();

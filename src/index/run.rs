@@ -15,6 +15,7 @@
 //! renamed, so one that exists is whole; should the disk change it, checksums tell, and it is made
 //! again from the log.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -29,7 +30,7 @@ use crate::segment::fsync_dir;
 
 const MAGIC: &[u8; 8] = b"CLAWBRUN";
 /// Layout of a run that this version writes and reads. An older or newer run is made again.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEAD_OCTETS: u64 = 16;
 /// Offset, length and checksum of a part.
 const PART_OCTETS: usize = 20;
@@ -254,7 +255,8 @@ const MAX_BLOCK: u64 = 1 << 20;
 
 /// Writes a run beside its place, syncs it, and puts it there.
 ///
-/// `entries` are sorted and without repeats, `rows` in the order of the ordinals.
+/// `entries` are sorted and without repeats, `rows` in the order of the ordinals. Which reports are
+/// [`alone`](Row::alone) is found here: the entries of one message are neighbours.
 pub(crate) fn write<E: From<io::Error>>(
     path: &Path,
     entries: impl Iterator<Item = Result<Entry, E>>,
@@ -280,14 +282,19 @@ pub(crate) fn write<E: From<io::Error>>(
         fences.extend_from_slice(&out.offset.to_le_bytes());
         out.put(&octets)
     };
-    let mut last = None;
+    let mut last: Option<Entry> = None;
+    let mut together = HashSet::new();
     for entry in entries {
         let entry = entry?;
         count += 1;
-        if Kind::is_rare(entry.kind) && last != Some((entry.kind, entry.hash)) {
+        let same = last.filter(|last| (last.kind, last.hash) == (entry.kind, entry.hash));
+        if same.is_none() && Kind::is_rare(entry.kind) {
             rare.push(mix(entry.kind, entry.hash));
         }
-        last = Some((entry.kind, entry.hash));
+        if let Some(last) = same.filter(|last| Kind::is_of_message(last.kind)) {
+            together.extend([last.ordinal, entry.ordinal]);
+        }
+        last = Some(entry);
         if let Some(done) = packer.push(entry) {
             block(&mut out, done)?;
         }
@@ -296,8 +303,9 @@ pub(crate) fn write<E: From<io::Error>>(
         block(&mut out, done)?;
     }
     out.begin_part();
-    for row in rows {
-        out.put(&row?.octets())?;
+    for (ordinal, row) in (0u32..).zip(rows) {
+        let alone = !together.contains(&ordinal);
+        out.put(&Row { alone, ..row? }.octets())?;
     }
     let mut footer = out.end_part();
     for part in [fences, Bloom::new(&rare).octets(), summary.encode()] {

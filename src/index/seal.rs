@@ -89,8 +89,9 @@ mod tests {
 
     use super::*;
     use crate::index::frame::Kept;
-    use crate::index::key::TermHasher;
+    use crate::index::key::{Kind, TermHasher};
     use crate::index::open::OpenIndex;
+    use crate::index::summary::Row;
     use crate::journal::{Envelope, Field, Inner, Recipient};
     use crate::mail::{MessageId, TenantName};
     use crate::segment::Position;
@@ -169,13 +170,40 @@ mod tests {
         let mut count = 0;
         run.each(|_| count += 1).unwrap();
         assert!(count > 900 * 8, "{count} entries");
-        let sealed = every_entry(&Source::Run(Arc::new(run)));
-        assert_eq!(sealed, every_entry(&Source::Open(Arc::new(open))));
-        assert_eq!(sealed, in_memory);
+        let run = Source::Run(Arc::new(run));
+        let sealed = every_entry(&run);
+        assert!(sealed == every_entry(&Source::Open(Arc::new(open))));
+        assert!(sealed == in_memory);
+
+        // Only the run knows which reports are alone.
+        let mut together = vec![0; 900];
+        for kind in [Kind::Record, Kind::NetworkMessageId] {
+            let entries: Vec<_> = sealed.0.iter().filter(|e| e.0 == kind as u8).collect();
+            for chunk in entries.chunk_by(|a, b| a.1 == b.1) {
+                chunk
+                    .iter()
+                    .for_each(|e| together[e.2 as usize] += chunk.len() - 1);
+            }
+        }
+        let ordinals: Vec<u32> = (0..900).collect();
+        let alone: Vec<bool> = run
+            .rows(&ordinals)
+            .unwrap()
+            .iter()
+            .map(|row| row.alone)
+            .collect();
+        assert_eq!(
+            alone,
+            together
+                .iter()
+                .map(|others| *others == 0)
+                .collect::<Vec<_>>()
+        );
+        assert!(alone.contains(&true) && alone.contains(&false));
     }
 
-    /// All entries, each kind sorted, and all rows.
-    fn every_entry(source: &Source) -> (Vec<(u8, u64, u32)>, Vec<crate::index::summary::Row>) {
+    /// All entries, each kind sorted, and all rows, as if nobody knew which are alone.
+    fn every_entry(source: &Source) -> (Vec<(u8, u64, u32)>, Vec<Row>) {
         let mut entries = Vec::new();
         for kind in 0..=13 {
             let all = (0, u64::MAX);
@@ -195,6 +223,11 @@ mod tests {
         }
         entries.sort_unstable();
         let ordinals: Vec<u32> = (0..source.summary().reports).collect();
-        (entries, source.rows(&ordinals).unwrap())
+        let rows = source.rows(&ordinals).unwrap();
+        let unknown = |row| Row {
+            alone: false,
+            ..row
+        };
+        (entries, rows.into_iter().map(unknown).collect())
     }
 }

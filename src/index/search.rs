@@ -20,6 +20,7 @@ use super::partition::Partition;
 use super::query::Query;
 use super::record::Record;
 use super::shared::Shared;
+use super::summary::Row;
 
 /// An iterator over the records that a query finds.
 pub struct Search {
@@ -66,6 +67,20 @@ struct Candidate {
     view: usize,
     ordinal: u32,
     place: u64,
+    /// See [`Row::alone`].
+    alone: bool,
+}
+
+impl Candidate {
+    const fn new(view: usize, ordinal: u32, row: Row) -> Self {
+        Self {
+            received: row.received,
+            view,
+            ordinal,
+            place: row.place,
+            alone: row.alone,
+        }
+    }
 }
 
 /// A record that waits until no newer one can come.
@@ -293,12 +308,7 @@ impl Search {
         let (ordinals, rows) = loaded.unwrap_or_default();
         for (ordinal, row) in ordinals.into_iter().zip(rows) {
             if row.received >= from && row.received <= to {
-                self.candidates.push(Candidate {
-                    received: row.received,
-                    view: position,
-                    ordinal,
-                    place: row.place,
-                });
+                self.candidates.push(Candidate::new(position, ordinal, row));
             }
         }
         Ok(())
@@ -367,7 +377,7 @@ impl Search {
                 network.map(|id| (Kind::NetworkMessageId, id.to_lowercase().into_bytes()));
             let record = (Kind::Record, record_id(kept).octets().to_vec());
             let tenant = kept.tenant.clone();
-            let received = report.candidate.received;
+            let found = report.candidate;
             gathered.push(report);
             for (kind, value) in [Some(record), network].into_iter().flatten() {
                 let term = (kind as u8, value);
@@ -375,7 +385,7 @@ impl Search {
                     continue;
                 }
                 let hash = self.shared.hasher.hash(&tenant, &term.1);
-                for other in self.look_up((term.0, hash), received)? {
+                for other in self.look_up((term.0, hash), found)? {
                     let known = |had: &Gathered| {
                         had.candidate.view == other.view && had.candidate.ordinal == other.ordinal
                     };
@@ -392,18 +402,21 @@ impl Search {
         Ok(gathered)
     }
 
-    /// Reports under a term that reports of one message share.
+    /// Other reports under a term that reports of one message share, and that this one has.
     fn look_up(
         &self,
         (kind, hash): (u8, u64),
-        received: i64,
+        of: Candidate,
     ) -> Result<Vec<Candidate>, StoreError> {
         let near = (
-            received.saturating_sub(self.apart),
-            received.saturating_add(self.apart),
+            of.received.saturating_sub(self.apart),
+            of.received.saturating_add(self.apart),
         );
         let mut found = Vec::new();
         for position in self.views_in(near) {
+            if of.alone && position == of.view {
+                continue;
+            }
             let Some(view) = self.views.get(position) else {
                 continue;
             };
@@ -418,17 +431,8 @@ impl Search {
                 Ok((ordinals, rows))
             })?;
             let (ordinals, rows) = rows.unwrap_or_default();
-            found.extend(
-                ordinals
-                    .into_iter()
-                    .zip(rows)
-                    .map(|(ordinal, row)| Candidate {
-                        received: row.received,
-                        view: position,
-                        ordinal,
-                        place: row.place,
-                    }),
-            );
+            let rows = ordinals.into_iter().zip(rows);
+            found.extend(rows.map(|(ordinal, row)| Candidate::new(position, ordinal, row)));
         }
         Ok(found)
     }

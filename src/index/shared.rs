@@ -331,6 +331,7 @@ impl Built {
         self.rows.push(Row {
             place: position.packed(),
             received,
+            alone: false,
         });
         self.summary.add(kept);
         Ok(())

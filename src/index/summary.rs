@@ -122,6 +122,8 @@ pub(crate) struct Row {
     pub(crate) place: u64,
     /// `received`, in milliseconds.
     pub(crate) received: i64,
+    /// No other report of the partition is of its message. `false` may only mean that nobody looked.
+    pub(crate) alone: bool,
 }
 
 /// Octets of a [`Row`].
@@ -132,16 +134,19 @@ impl Row {
         let mut octets = [0; ROW_OCTETS];
         let (place, received) = octets.split_at_mut(8);
         place.copy_from_slice(&self.place.to_le_bytes());
-        received.copy_from_slice(&self.received.to_le_bytes());
+        // Times that can be told take 49 bits.
+        let received_and_flag = self.received << 1 | i64::from(self.alone);
+        received.copy_from_slice(&received_and_flag.to_le_bytes());
         octets
     }
 
     pub(crate) fn from_octets(octets: &[u8]) -> Option<Self> {
         let (place, rest) = octets.split_first_chunk::<8>()?;
-        let received = rest.first_chunk::<8>()?;
+        let received = i64::from_le_bytes(*rest.first_chunk::<8>()?);
         Some(Self {
             place: u64::from_le_bytes(*place),
-            received: i64::from_le_bytes(*received),
+            received: received >> 1,
+            alone: received & 1 == 1,
         })
     }
 }

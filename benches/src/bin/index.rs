@@ -192,9 +192,8 @@ fn cpu() -> Duration {
 
 /// What this thread worked: on a busy machine the figure that says something.
 fn thread_cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let worked = stat.split_whitespace().next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(worked.unwrap_or(0))
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 fn options(root: &Path) -> Options {
