@@ -34,6 +34,7 @@ mod partition;
 mod query;
 mod record;
 mod retention;
+mod rows;
 mod run;
 mod seal;
 mod search;

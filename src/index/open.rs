@@ -9,7 +9,7 @@
 //! ```text
 //! w2                                           watermark: number of batches, summary
 //! e · batch u32 · kind u8 · hash u64 · ordinal u32     a block, under its first entry
-//! r · first ordinal u32                                rows, up to 256 of them, and a CRC-32
+//! r · first ordinal u32                                a chunk of rows
 //! ```
 //! Numbers in keys are big endian, so that they order as they count.
 
@@ -24,15 +24,14 @@ use super::bloom::{Bloom, mix};
 use super::codec::{DecodeError, Reader};
 use super::frame::Kept;
 use super::key::{Entry, Kind, TermHasher};
-use super::summary::{ROW_OCTETS, Row, Summary};
+use super::rows::{self, CHUNK_ROWS, Row, Span};
+use super::summary::Summary;
 use crate::segment::Position;
 
 /// Cache of sled, in octets. A partition's blocks take about 20 MB.
 const CACHE_OCTETS: u64 = 32 << 20;
 /// How often sled writes by itself, in milliseconds. Only shortens the replay after a crash.
 const FLUSH_EVERY_MS: u64 = 500;
-/// Rows in a value.
-const CHUNK_ROWS: usize = 256;
 /// The number is that of the layout: what another one left has no watermark and is removed.
 const WATERMARK: &[u8] = b"w2";
 
@@ -59,6 +58,8 @@ struct State {
     /// What is in no batch yet.
     entries: BTreeSet<Entry>,
     rows: Vec<Row>,
+    /// The chunks of rows in sled: first ordinal, times.
+    chunks: Vec<(u32, Span)>,
     /// Batches that are whole in sled.
     batches: u32,
     summary: Summary,
@@ -80,6 +81,20 @@ struct First {
 /// What two reports of one message, or a report and its retry, have in common.
 pub(crate) const fn is_identity(kind: u8) -> bool {
     kind == Kind::Record as u8 || kind == Kind::Report as u8 || kind == Kind::NetworkMessageId as u8
+}
+
+impl State {
+    /// Ordinals below are in sled.
+    fn in_sled(&self) -> u32 {
+        self.summary.reports - self.rows.len() as u32
+    }
+
+    /// What is in memory only, as it will be in sled, with the first ordinal of each chunk.
+    fn row_chunks(&self) -> impl Iterator<Item = (u32, &[Row])> {
+        let first = self.in_sled();
+        let chunks = self.rows.chunks(CHUNK_ROWS).enumerate();
+        chunks.map(move |(number, rows)| (first + (number * CHUNK_ROWS) as u32, rows))
+    }
 }
 
 impl OpenIndex {
@@ -105,6 +120,7 @@ impl OpenIndex {
         let state = State {
             entries: BTreeSet::new(),
             rows: Vec::new(),
+            chunks: Vec::new(),
             batches,
             summary,
             filters: Vec::new(),
@@ -115,7 +131,7 @@ impl OpenIndex {
             state: RwLock::new(state),
         };
         open.remove_unfinished()?;
-        open.find_rare()?;
+        open.find_held()?;
         Ok(open)
     }
 
@@ -172,6 +188,11 @@ impl OpenIndex {
             .filter(|entry| Kind::is_rare(entry.kind));
         let rare: Vec<_> = rare.map(|entry| mix(entry.kind, entry.hash)).collect();
         state.filters.push(Bloom::new(&rare));
+        let chunks = state.row_chunks();
+        let spans: Vec<_> = chunks
+            .map(|(first, rows)| (first, rows::span(rows)))
+            .collect();
+        state.chunks.extend(spans);
         state.entries.clear();
         state.rows.clear();
         Ok(())
@@ -265,26 +286,43 @@ impl OpenIndex {
         Ok(count)
     }
 
-    /// The rows of these ordinals, which are in ascending order.
-    pub(crate) fn rows(&self, ordinals: &[u32]) -> Result<Vec<Row>, OpenError> {
+    /// The rows of those of these ordinals, which ascend, whose `received` is in the span.
+    pub(crate) fn rows(
+        &self,
+        ordinals: &[u32],
+        received: Span,
+    ) -> Result<Vec<(u32, Row)>, OpenError> {
         let state = self.read();
-        let in_sled = state.summary.reports - state.rows.len() as u32;
-        let mut rows = Vec::with_capacity(ordinals.len());
-        let mut chunk = (0, Vec::new());
-        for ordinal in ordinals {
-            if let Some(place) = ordinal.checked_sub(in_sled) {
-                let row = state.rows.get(place as usize);
-                rows.push(*row.ok_or(DecodeError::Value("ordinal"))?);
-                continue;
+        let (in_sled, in_memory) =
+            ordinals.split_at(ordinals.partition_point(|ordinal| *ordinal < state.in_sled()));
+        let mut found = Vec::new();
+        let mut take = |ordinal: u32, first: u32, rows: &[Row]| {
+            let row = rows.get((ordinal - first) as usize);
+            let row = *row.ok_or(DecodeError::Value("ordinal"))?;
+            if row.received >= received.0 && row.received <= received.1 {
+                found.push((ordinal, row));
             }
-            let place = |first: u32| ordinal.checked_sub(first).map(|place| place as usize);
-            if place(chunk.0).is_none_or(|place| place >= chunk.1.len()) {
-                chunk = self.chunk(*ordinal)?;
+            Ok::<_, OpenError>(())
+        };
+        let chunk_of = |ordinal: &u32| state.chunks.partition_point(|(first, _)| first <= ordinal);
+        for ordinals in in_sled.chunk_by(|a, b| chunk_of(a) == chunk_of(b)) {
+            let chunk = ordinals.first().map_or(0, chunk_of);
+            let chunk = chunk
+                .checked_sub(1)
+                .and_then(|chunk| state.chunks.get(chunk));
+            let (first, span) = *chunk.ok_or(DecodeError::Value("ordinal"))?;
+            if rows::overlap(span, received) {
+                let rows = self.chunk(first)?;
+                ordinals
+                    .iter()
+                    .try_for_each(|ordinal| take(*ordinal, first, &rows))?;
             }
-            let row = place(chunk.0).and_then(|place| chunk.1.get(place));
-            rows.push(*row.ok_or(DecodeError::Value("ordinal"))?);
         }
-        Ok(rows)
+        let first = state.in_sled();
+        in_memory
+            .iter()
+            .try_for_each(|ordinal| take(*ordinal, first, &state.rows))?;
+        Ok(found)
     }
 
     /// Every entry of the batches in order, and every row, for the run. Nothing may be in memory only.
@@ -306,7 +344,7 @@ impl OpenIndex {
         self.db.scan_prefix(b"r").flat_map(|pair| {
             let rows = pair
                 .map_err(OpenError::from)
-                .and_then(|(_, value)| unpack_rows(&value));
+                .and_then(|(_, value)| Ok(rows::unpack(&value)?));
             let (rows, error) = match rows {
                 Ok(rows) => (rows, None),
                 Err(error) => (Vec::new(), Some(Err(error))),
@@ -330,12 +368,8 @@ impl OpenIndex {
         if let Some(done) = packer.finish() {
             put(done)?;
         }
-        let first = state.summary.reports - state.rows.len() as u32;
-        for (number, rows) in state.rows.chunks(CHUNK_ROWS).enumerate() {
-            let ordinal = first + (number * CHUNK_ROWS) as u32;
-            let mut octets: Vec<u8> = rows.iter().flat_map(Row::octets).collect();
-            octets.extend_from_slice(&crc32fast::hash(&octets).to_le_bytes());
-            self.db.insert(row_key(ordinal), octets)?;
+        for (first, rows) in state.row_chunks() {
+            self.db.insert(row_key(first), rows::pack(rows))?;
         }
         Ok(())
     }
@@ -367,11 +401,10 @@ impl OpenIndex {
         Ok(self.db.range(start..=end))
     }
 
-    fn chunk(&self, ordinal: u32) -> Result<(u32, Vec<Row>), OpenError> {
-        let found = self.db.range(row_key(0)..=row_key(ordinal)).next_back();
-        let (key, value) = found.transpose()?.ok_or(DecodeError::Value("ordinal"))?;
-        let first = key.last_chunk::<4>().ok_or(DecodeError::Short("row key"))?;
-        Ok((u32::from_be_bytes(*first), unpack_rows(&value)?))
+    /// The chunk that begins with this ordinal.
+    fn chunk(&self, first: u32) -> Result<Vec<Row>, OpenError> {
+        let chunk = self.db.get(row_key(first))?;
+        Ok(rows::unpack(&chunk.ok_or(DecodeError::Value("ordinal"))?)?)
     }
 
     /// Removes what a crash left of a batch that the watermark does not know.
@@ -395,14 +428,15 @@ impl OpenIndex {
         Ok(())
     }
 
-    /// Makes what is held in memory of the rare terms.
-    fn find_rare(&self) -> Result<(), OpenError> {
-        let (batches, reports) = {
-            let state = self.read();
-            (state.batches, state.summary.reports)
-        };
-        let ordinals: Vec<u32> = (0..reports).collect();
-        let rows = self.rows(&ordinals)?;
+    /// Makes what is held in memory: the times of the chunks, the rare terms.
+    fn find_held(&self) -> Result<(), OpenError> {
+        let batches = self.read().batches;
+        let (mut rows, mut chunks) = (Vec::new(), Vec::new());
+        for pair in self.db.scan_prefix(b"r") {
+            let chunk = rows::unpack(&pair?.1)?;
+            chunks.push((rows.len() as u32, rows::span(&chunk)));
+            rows.extend(chunk);
+        }
         let (mut filters, mut identities) = (Vec::new(), HashMap::new());
         for batch in 0..batches {
             let mut rare = Vec::new();
@@ -427,6 +461,7 @@ impl OpenIndex {
             filters.push(Bloom::new(&rare));
         }
         let state = &mut *self.write();
+        state.chunks = chunks;
         state.filters = filters;
         state.first = identities;
         Ok(())
@@ -476,11 +511,6 @@ fn row_key(ordinal: u32) -> Vec<u8> {
     let mut key = vec![b'r'];
     key.extend_from_slice(&ordinal.to_be_bytes());
     key
-}
-
-fn unpack_rows(value: &[u8]) -> Result<Vec<Row>, OpenError> {
-    let rows = checked(value)?.chunks_exact(ROW_OCTETS);
-    Ok(rows.filter_map(Row::from_octets).collect())
 }
 
 /// The watermark's value.

@@ -9,8 +9,9 @@ use super::error::{IndexError, StoreError};
 use super::frame::{KIND_REPORT, Kept, decode_spilled};
 use super::log::{Log, Position, SegmentError};
 use super::open::OpenIndex;
+use super::rows::{Row, Span};
 use super::run::Run;
-use super::summary::{Row, Summary};
+use super::summary::Summary;
 
 /// Names a partition. Imported ones come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,7 +151,22 @@ impl Source {
         }
     }
 
-    /// About how many entries that would be.
+    /// The reports under these terms whose `received` is in the span: ordinal and row, in order.
+    pub(crate) fn find_rows(
+        &self,
+        terms: impl IntoIterator<Item = (u8, (u64, u64))>,
+        received: Span,
+    ) -> Result<Vec<(u32, Row)>, IndexError> {
+        let mut ordinals = Vec::new();
+        for (kind, range) in terms {
+            self.find(kind, range, |_, ordinal| ordinals.push(ordinal))?;
+        }
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        self.rows(&ordinals, received)
+    }
+
+    /// About how many entries [`find`](Self::find) would give.
     pub(crate) fn estimate(&self, kind: u8, range: (u64, u64)) -> Result<u64, IndexError> {
         match self {
             Self::Open(open) => Ok(open.estimate(kind, range)?),
@@ -159,25 +175,15 @@ impl Source {
         }
     }
 
-    /// The rows of these ordinals, which ascend.
-    pub(crate) fn rows(&self, ordinals: &[u32]) -> Result<Vec<Row>, IndexError> {
+    /// The rows of those of these ordinals, which ascend, whose `received` is in the span.
+    pub(crate) fn rows(
+        &self,
+        ordinals: &[u32],
+        received: Span,
+    ) -> Result<Vec<(u32, Row)>, IndexError> {
         match self {
-            Self::Open(open) => Ok(open.rows(ordinals)?),
-            Self::Run(run) => {
-                let (Some(first), Some(last)) = (ordinals.first(), ordinals.last()) else {
-                    return Ok(Vec::new());
-                };
-                // Reading a row costs as much as reading some thousand octets that are next to it.
-                let near = ((last - first) as usize) < 64 * ordinals.len();
-                if ordinals.len() < 4 || !near {
-                    let rows = ordinals.iter().map(|ordinal| run.row(*ordinal));
-                    return Ok(rows.collect::<Result<_, _>>()?);
-                }
-                let all = run.rows_in(*first, *last)?;
-                let row = |ordinal: &u32| all.get((ordinal - first) as usize).copied();
-                let rows: Option<Vec<_>> = ordinals.iter().map(row).collect();
-                Ok(rows.ok_or(RunDamage("an ordinal beyond the rows"))?)
-            }
+            Self::Open(open) => Ok(open.rows(ordinals, received)?),
+            Self::Run(run) => Ok(run.rows(ordinals, received)?),
         }
     }
 
@@ -203,14 +209,6 @@ impl Source {
             (Self::Run(a), Self::Run(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
-    }
-}
-
-struct RunDamage(&'static str);
-
-impl From<RunDamage> for IndexError {
-    fn from(damage: RunDamage) -> Self {
-        Self::Run(super::run::RunError::Damaged(damage.0))
     }
 }
 

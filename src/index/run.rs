@@ -3,14 +3,15 @@
 //! ```text
 //! magic, format          16 octets
 //! blocks                 sorted entries, packed (see `block`)
-//! rows                   16 octets for each ordinal: packed position, received
+//! rows                   chunks of 256 rows (see `rows`)
+//! spans                  for each chunk: the earliest and the latest time in it
 //! fences                 for each block: kind, hash of its first entry, offset
 //! filter                 Bloom filter of the rare kinds
 //! summary                counts, times, tenants, how far the log is indexed
-//! footer                 offset, length and CRC-32 of the four; counts; its own CRC-32; magic
+//! footer                 offset, length and CRC-32 of the five; counts; its own CRC-32; magic
 //! ```
 //!
-//! Fences, filter and summary are in memory (about 8 octets a report); blocks and rows are read when
+//! Spans, fences, filter and summary are in memory (about 8 octets a report); blocks and rows are read when
 //! asked for, by position, from the page cache. The file is written beside its place, synced and
 //! renamed, so one that exists is whole; should the disk change it, checksums tell, and it is made
 //! again from the log.
@@ -25,7 +26,8 @@ use super::block::{Packer, unpack};
 use super::bloom::{Bloom, mix};
 use super::codec::DecodeError;
 use super::key::{Entry, Kind};
-use super::summary::{ROW_OCTETS, Row, Summary};
+use super::rows::{self, CHUNK_OCTETS, CHUNK_ROWS, EVER, Row, Span};
+use super::summary::Summary;
 use crate::segment::fsync_dir;
 
 const MAGIC: &[u8; 8] = b"CLAWBRUN";
@@ -34,7 +36,9 @@ const FORMAT: u32 = 2;
 const HEAD_OCTETS: u64 = 16;
 /// Offset, length and checksum of a part.
 const PART_OCTETS: usize = 20;
-const FOOTER_OCTETS: usize = 4 * PART_OCTETS + 8 + 4 + 4 + 8;
+const PARTS: usize = 5;
+const FOOTER_OCTETS: usize = PARTS * PART_OCTETS + 8 + 4 + 4 + 8;
+const SPAN_OCTETS: usize = 16;
 const FENCE_OCTETS: usize = 17;
 
 /// Why a run cannot be used.
@@ -67,7 +71,7 @@ pub(crate) struct Run {
     fences: Vec<Fence>,
     blocks_end: u64,
     rows: u64,
-    rows_crc: u32,
+    spans: Vec<Span>,
     entries: u64,
     octets: u64,
     bloom: Bloom,
@@ -88,7 +92,10 @@ impl Run {
             return Err(RunError::Damaged("another format"));
         }
         let footer = Footer::read(&file, octets)?;
-        let [rows, fences, bloom, summary] = footer.parts;
+        let [rows, spans, fences, bloom, summary] = footer.parts;
+        let spans = read_part(&file, spans, octets)?;
+        let spans = spans.chunks_exact(SPAN_OCTETS).filter_map(span_from_octets);
+        let spans: Vec<_> = spans.collect();
         let fences = read_part(&file, fences, octets)?;
         let fences = fences
             .chunks_exact(FENCE_OCTETS)
@@ -96,7 +103,7 @@ impl Run {
             .collect::<Result<Vec<_>, _>>()?;
         let bloom = Bloom::from_octets(&read_part(&file, bloom, octets)?);
         let summary = Summary::decode(&read_part(&file, summary, octets)?)?;
-        if rows.length != u64::from(summary.reports) * ROW_OCTETS as u64 {
+        if spans.len() != (summary.reports as usize).div_ceil(CHUNK_ROWS) {
             return Err(RunError::Damaged("rows"));
         }
         Ok(Self {
@@ -105,7 +112,7 @@ impl Run {
             fences,
             blocks_end: rows.offset,
             rows: rows.offset,
-            rows_crc: rows.crc,
+            spans,
             entries: footer.entries,
             octets,
             bloom,
@@ -153,39 +160,52 @@ impl Run {
         self.blocks_of(kind, (from, to)).len()
     }
 
-    /// The row of an ordinal.
-    pub(crate) fn row(&self, ordinal: u32) -> Result<Row, RunError> {
-        if ordinal >= self.summary.reports {
-            return Err(RunError::Damaged("an ordinal beyond the rows"));
+    /// The rows of those of these ordinals, which ascend, whose `received` is in the span.
+    pub(crate) fn rows(
+        &self,
+        ordinals: &[u32],
+        received: Span,
+    ) -> Result<Vec<(u32, Row)>, RunError> {
+        let mut found = Vec::new();
+        let of_a_chunk = |a: &u32, b: &u32| *a as usize / CHUNK_ROWS == *b as usize / CHUNK_ROWS;
+        for ordinals in ordinals.chunk_by(of_a_chunk) {
+            let Some(chunk) = ordinals.first().map(|first| *first as usize / CHUNK_ROWS) else {
+                continue;
+            };
+            let beyond = RunError::Damaged("an ordinal beyond the rows");
+            let span = self.spans.get(chunk).ok_or(beyond)?;
+            if !rows::overlap(*span, received) {
+                continue;
+            }
+            let rows = self.chunk(chunk)?;
+            for ordinal in ordinals {
+                let row = rows.get(*ordinal as usize % CHUNK_ROWS);
+                let row = *row.ok_or(RunError::Damaged("an ordinal beyond the rows"))?;
+                if row.received >= received.0 && row.received <= received.1 {
+                    found.push((*ordinal, row));
+                }
+            }
         }
-        let mut octets = [0; ROW_OCTETS];
-        let offset = self.rows + u64::from(ordinal) * ROW_OCTETS as u64;
-        read_exact(&self.file, &mut octets, offset)?;
-        Row::from_octets(&octets).ok_or(RunError::Damaged("row"))
+        Ok(found)
     }
 
-    /// The rows of these ordinals and those between.
-    pub(crate) fn rows_in(&self, first: u32, last: u32) -> Result<Vec<Row>, RunError> {
-        if last >= self.summary.reports || first > last {
-            return Err(RunError::Damaged("an ordinal beyond the rows"));
-        }
-        let mut octets = vec![0; (last - first + 1) as usize * ROW_OCTETS];
-        let offset = self.rows + u64::from(first) * ROW_OCTETS as u64;
-        read_exact(&self.file, &mut octets, offset)?;
-        let rows = octets.chunks_exact(ROW_OCTETS).filter_map(Row::from_octets);
-        Ok(rows.collect())
+    /// A check of every row.
+    pub(crate) fn check_rows(&self) -> Result<(), RunError> {
+        let ordinals: Vec<u32> = (0..self.summary.reports).collect();
+        self.rows(&ordinals, EVER).map(drop)
     }
 
-    /// All rows, checked.
-    pub(crate) fn rows(&self) -> Result<Vec<Row>, RunError> {
-        let part = Part {
-            offset: self.rows,
-            length: u64::from(self.summary.reports) * ROW_OCTETS as u64,
-            crc: self.rows_crc,
-        };
-        let octets = read_part(&self.file, part, self.octets)?;
-        let rows = octets.chunks_exact(ROW_OCTETS).filter_map(Row::from_octets);
-        Ok(rows.collect())
+    fn chunk(&self, chunk: usize) -> Result<Vec<Row>, RunError> {
+        let rows = (self.summary.reports as usize - chunk * CHUNK_ROWS).min(CHUNK_ROWS);
+        let missing = (CHUNK_ROWS - rows) * (CHUNK_OCTETS - 4) / CHUNK_ROWS;
+        let mut octets = [0; CHUNK_OCTETS];
+        let octets = octets.split_at_mut(CHUNK_OCTETS - missing).0;
+        read_exact(
+            &self.file,
+            octets,
+            self.rows + (chunk * CHUNK_OCTETS) as u64,
+        )?;
+        Ok(rows::unpack(octets)?)
     }
 
     /// Gives `take` every entry in order: also a check of every block.
@@ -303,12 +323,27 @@ pub(crate) fn write<E: From<io::Error>>(
         block(&mut out, done)?;
     }
     out.begin_part();
+    let (mut chunk, mut spans) = (Vec::with_capacity(CHUNK_ROWS), Vec::new());
+    let mut put = |out: &mut Output, chunk: &mut Vec<Row>| {
+        let (first, last) = rows::span(chunk);
+        spans.extend_from_slice(&first.to_le_bytes());
+        spans.extend_from_slice(&last.to_le_bytes());
+        out.put(&rows::pack(chunk))?;
+        chunk.clear();
+        io::Result::Ok(())
+    };
     for (ordinal, row) in (0u32..).zip(rows) {
         let alone = !together.contains(&ordinal);
-        out.put(&Row { alone, ..row? }.octets())?;
+        chunk.push(Row { alone, ..row? });
+        if chunk.len() == CHUNK_ROWS {
+            put(&mut out, &mut chunk)?;
+        }
+    }
+    if !chunk.is_empty() {
+        put(&mut out, &mut chunk)?;
     }
     let mut footer = out.end_part();
-    for part in [fences, Bloom::new(&rare).octets(), summary.encode()] {
+    for part in [spans, fences, Bloom::new(&rare).octets(), summary.encode()] {
         out.begin_part();
         out.put(&part)?;
         footer.extend_from_slice(&out.end_part());
@@ -369,7 +404,7 @@ struct Part {
 }
 
 struct Footer {
-    parts: [Part; 4],
+    parts: [Part; PARTS],
     entries: u64,
 }
 
@@ -385,7 +420,7 @@ impl Footer {
             return Err(RunError::Damaged("footer"));
         }
         let mut from = super::codec::Reader::new(body);
-        let mut parts = [Part::default(); 4];
+        let mut parts = [Part::default(); PARTS];
         for part in &mut parts {
             *part = Part {
                 offset: u64::from_le_bytes(from.array("part")?),
@@ -408,6 +443,12 @@ impl Fence {
             offset: u64::from_le_bytes(*rest.first_chunk::<8>()?),
         })
     }
+}
+
+fn span_from_octets(octets: &[u8]) -> Option<Span> {
+    let (first, rest) = octets.split_first_chunk::<8>()?;
+    let last = rest.first_chunk::<8>()?;
+    Some((i64::from_le_bytes(*first), i64::from_le_bytes(*last)))
 }
 
 /// A part whose checksum is right.

@@ -91,7 +91,7 @@ mod tests {
     use crate::index::frame::Kept;
     use crate::index::key::{Kind, TermHasher};
     use crate::index::open::OpenIndex;
-    use crate::index::summary::Row;
+    use crate::index::rows::{EVER, Row};
     use crate::journal::{Envelope, Field, Inner, Recipient};
     use crate::mail::{MessageId, TenantName};
     use crate::segment::Position;
@@ -187,10 +187,10 @@ mod tests {
         }
         let ordinals: Vec<u32> = (0..900).collect();
         let alone: Vec<bool> = run
-            .rows(&ordinals)
+            .rows(&ordinals, EVER)
             .unwrap()
             .iter()
-            .map(|row| row.alone)
+            .map(|(_, row)| row.alone)
             .collect();
         assert_eq!(
             alone,
@@ -223,8 +223,8 @@ mod tests {
         }
         entries.sort_unstable();
         let ordinals: Vec<u32> = (0..source.summary().reports).collect();
-        let rows = source.rows(&ordinals).unwrap();
-        let unknown = |row| Row {
+        let rows = source.rows(&ordinals, EVER).unwrap();
+        let unknown = |(_, row)| Row {
             alone: false,
             ..row
         };

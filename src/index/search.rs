@@ -19,8 +19,8 @@ use super::key::{Kind, time_hash};
 use super::partition::Partition;
 use super::query::Query;
 use super::record::Record;
+use super::rows::{EVER, Row};
 use super::shared::Shared;
-use super::summary::Row;
 
 /// An iterator over the records that a query finds.
 pub struct Search {
@@ -282,33 +282,19 @@ impl Search {
                 );
             }
         }
-        let loaded = self.shared.ask(&view.partition, |source| {
-            let mut ordinals = Vec::new();
-            let mut take = |ordinal| {
-                if ordinal < view.reports {
-                    ordinals.push(ordinal);
-                }
-            };
-            match &self.drivers {
-                Some(drivers) => {
-                    for (kind, hash) in drivers {
-                        source.find(*kind, (*hash, *hash), |_, ordinal| take(ordinal))?;
-                    }
-                }
-                None => {
-                    let time = Kind::Time as u8;
-                    source.find(time, time_range((from, to)), |_, ordinal| take(ordinal))?;
-                }
-            }
-            ordinals.sort_unstable();
-            ordinals.dedup();
-            let rows = source.rows(&ordinals)?;
-            Ok((ordinals, rows))
-        })?;
-        let (ordinals, rows) = loaded.unwrap_or_default();
-        for (ordinal, row) in ordinals.into_iter().zip(rows) {
-            if row.received >= from && row.received <= to {
-                self.candidates.push(Candidate::new(position, ordinal, row));
+        let times = [(Kind::Time as u8, time_range((from, to)))];
+        let terms = self.drivers.iter().flatten();
+        let terms = terms.map(|(kind, hash)| (*kind, (*hash, *hash)));
+        let loaded = self
+            .shared
+            .ask(&view.partition, |source| match &self.drivers {
+                Some(_) => source.find_rows(terms.clone(), (from, to)),
+                None => source.find_rows(times, (from, to)),
+            })?;
+        for (ordinal, row) in loaded.unwrap_or_default() {
+            if ordinal < view.reports {
+                let candidate = Candidate::new(position, ordinal, row);
+                self.candidates.push(candidate);
             }
         }
         Ok(())
@@ -421,17 +407,10 @@ impl Search {
                 continue;
             };
             let rows = self.shared.ask(&view.partition, |source| {
-                let mut ordinals = Vec::new();
-                source.find(kind, (hash, hash), |_, ordinal| {
-                    if ordinal < view.reports {
-                        ordinals.push(ordinal);
-                    }
-                })?;
-                let rows = source.rows(&ordinals)?;
-                Ok((ordinals, rows))
+                source.find_rows([(kind, (hash, hash))], EVER)
             })?;
-            let (ordinals, rows) = rows.unwrap_or_default();
-            let rows = ordinals.into_iter().zip(rows);
+            let rows = rows.unwrap_or_default().into_iter();
+            let rows = rows.filter(|(ordinal, _)| *ordinal < view.reports);
             found.extend(rows.map(|(ordinal, row)| Candidate::new(position, ordinal, row)));
         }
         Ok(found)

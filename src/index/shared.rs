@@ -13,8 +13,9 @@ use super::identity::{ReportKey, record_id, report_key};
 use super::key::{Entry, Kind, TermHasher};
 use super::log::{Event, Position};
 use super::partition::{Layout, Partition, PartitionName, Source, read_spilled};
+use super::rows::{EVER, Row};
 use super::run::{self, Run};
-use super::summary::{Row, Summary};
+use super::summary::Summary;
 use crate::segment::FRAME_OVERHEAD;
 
 /// Partitions by name, with what is known of all of them.
@@ -150,13 +151,10 @@ impl Shared {
         let mut apart = 0;
         for partition in &others {
             let repeated = self.ask(partition, |source| {
-                let mut ordinals = Vec::new();
-                source.find(Kind::Report as u8, (terms.report, terms.report), |_, o| {
-                    ordinals.push(o);
-                })?;
-                source.rows(&ordinals)
+                let term = (Kind::Report as u8, (terms.report, terms.report));
+                source.find_rows([term], EVER)
             })?;
-            for row in repeated.unwrap_or_default() {
+            for (_, row) in repeated.unwrap_or_default() {
                 let found = partition.read(row.place)?;
                 if found.is_some_and(|found| report_key(&found) == terms.key) {
                     return Ok(Known::Repeated);
@@ -164,11 +162,9 @@ impl Shared {
             }
             for (kind, hash) in terms.messages() {
                 let rows = self.ask(partition, |source| {
-                    let mut ordinals = Vec::new();
-                    source.find(kind, (hash, hash), |_, ordinal| ordinals.push(ordinal))?;
-                    source.rows(&ordinals)
+                    source.find_rows([(kind, (hash, hash))], EVER)
                 })?;
-                for row in rows.unwrap_or_default() {
+                for (_, row) in rows.unwrap_or_default() {
                     apart = apart.max((row.received - received).abs());
                 }
             }

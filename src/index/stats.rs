@@ -7,6 +7,7 @@ use super::frame::{KIND_RECIPIENTS, KIND_REPORT, Kept, decode_spilled};
 use super::key::{Entry, Kind};
 use super::log::{Event, Position};
 use super::partition::{Partition, Source, read_spilled};
+use super::rows::EVER;
 use super::store::Store;
 use crate::telemetry::metric;
 
@@ -121,7 +122,7 @@ impl Store {
             };
             verified.partitions += 1;
             if let Source::Run(run) = &source
-                && let Err(error) = run.each(|_| {}).and_then(|()| run.rows().map(drop))
+                && let Err(error) = run.each(|_| {}).and_then(|()| run.check_rows())
             {
                 let path = run.path().display().to_string();
                 self.shared.mend(&partition, &source)?;
@@ -151,12 +152,14 @@ impl Store {
         };
         let summary = source.summary();
         let ordinals: Vec<u32> = (0..summary.reports).collect();
-        let rows = source.rows(&ordinals).unwrap_or_else(|error| {
+        let rows = source.rows(&ordinals, EVER).unwrap_or_else(|error| {
             found(format!("rows of the index: {error}"));
             Vec::new()
         });
-        let places: std::collections::HashMap<u64, u32> =
-            rows.iter().map(|row| row.place).zip(0..).collect();
+        let places: std::collections::HashMap<u64, u32> = rows
+            .iter()
+            .map(|(ordinal, row)| (row.place, *ordinal))
+            .collect();
         let mut frames = 0;
         let mut compared = 0;
         let mut repeated = 0;

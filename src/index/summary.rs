@@ -114,39 +114,3 @@ fn widen(range: &mut Option<(i64, i64)>, value: i64) {
     let (first, last) = range.unwrap_or((value, value));
     *range = Some((first.min(value), last.max(value)));
 }
-
-/// Where a report stands and when its message was received: the row of its ordinal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// [`Position::packed`] of its frame.
-    pub(crate) place: u64,
-    /// `received`, in milliseconds.
-    pub(crate) received: i64,
-    /// No other report of the partition is of its message. `false` may only mean that nobody looked.
-    pub(crate) alone: bool,
-}
-
-/// Octets of a [`Row`].
-pub(crate) const ROW_OCTETS: usize = 16;
-
-impl Row {
-    pub(crate) fn octets(&self) -> [u8; ROW_OCTETS] {
-        let mut octets = [0; ROW_OCTETS];
-        let (place, received) = octets.split_at_mut(8);
-        place.copy_from_slice(&self.place.to_le_bytes());
-        // Times that can be told take 49 bits.
-        let received_and_flag = self.received << 1 | i64::from(self.alone);
-        received.copy_from_slice(&received_and_flag.to_le_bytes());
-        octets
-    }
-
-    pub(crate) fn from_octets(octets: &[u8]) -> Option<Self> {
-        let (place, rest) = octets.split_first_chunk::<8>()?;
-        let received = i64::from_le_bytes(*rest.first_chunk::<8>()?);
-        Some(Self {
-            place: u64::from_le_bytes(*place),
-            received: received >> 1,
-            alone: received & 1 == 1,
-        })
-    }
-}
