@@ -201,7 +201,8 @@ async fn a_slow_command_is_no_activity() {
         .expect("the connection ends");
 }
 
-/// 2,000 idle connections: the oldest give way, and a good client is served within a second.
+/// 2,000 idle connections: the oldest give way, whatever they pretend to be doing, and a good client
+/// is served within a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_give_way() {
     let config = changed(&[(
@@ -209,6 +210,19 @@ async fn idle_connections_give_way() {
         "hostname = \"localhost\"\nmax_connections_per_peer = 1000",
     )]);
     let service = Service::with(&config).await;
+    let mut chunk = Client::connect(service.address()).await;
+    assert_eq!(chunk.reply().await.code, 220);
+    chunk.send(b"BDAT 100000\r\n").await;
+    let mut mail = service.client().await;
+    assert_eq!(mail.command("MAIL FROM:<>").await.code, 250);
+    let mut sender = service.client().await;
+    sender
+        .send(format!("MAIL FROM:<>\r\nRCPT TO:<{JOURNAL}>\r\n").as_bytes())
+        .await;
+    for _ in 0..2 {
+        assert_eq!(sender.reply().await.code, 250);
+    }
+    let deaf = Client::deaf(service.address()).await;
     let mut idle = Vec::new();
     for _ in 0..2000 {
         idle.push(Client::connect(service.address()).await);
@@ -218,9 +232,17 @@ async fn idle_connections_give_way() {
     assert_eq!(client.command("MAIL FROM:<>").await.code, 250);
     let mut oldest = idle.swap_remove(0);
     assert_eq!(oldest.reply().await.code, 220);
-    let rest = oldest.rest().await;
-    assert!(rest.starts_with("421 "), "{rest}");
-    assert!(service.receiver.connections() <= 1000);
+    for (name, mut gone) in [("chunk", chunk), ("MAIL", mail), ("silence", oldest)] {
+        let rest = gone.rest().await;
+        assert!(rest.starts_with("421 "), "{name}: {rest}");
+    }
+    // It has stopped reading long ago, and finds an end behind what it was sent.
+    assert!(!{ deaf }.rest().await.contains("421 "));
+    assert_eq!(
+        sender.command("NOOP").await.code,
+        250,
+        "a message for us is under way here"
+    );
 }
 
 /// One peer cannot take the places of all others.

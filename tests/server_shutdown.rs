@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use crate::support::client::stuffed;
 use crate::support::service::JOURNAL;
-use crate::support::{Mail, Service};
+use crate::support::{Client, Mail, Service};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_transaction_ends_and_the_rest_is_sent_away() {
@@ -49,4 +51,16 @@ async fn patience_has_an_end() {
     let patience = Duration::from_millis(200);
     service.receiver.shutdown_within(patience).await;
     assert_eq!(client.rest().await, "");
+}
+
+/// Nor does one that does not read what it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_replies_do_not_hold_a_stop() {
+    let service = Service::start().await;
+    let mut client = Client::deaf(service.address()).await;
+    let stopped = service.receiver.shutdown_within(Duration::from_millis(200));
+    timeout(Duration::from_secs(20), stopped)
+        .await
+        .expect("patience is over, and so is the write");
+    assert!(!client.rest().await.contains("421 "));
 }

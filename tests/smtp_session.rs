@@ -76,7 +76,7 @@ fn nothing_goes_on_before_the_message_is_answered() {
         bare.send(octets);
         assert_eq!(bare.content(), b"a\r\n", "{octets:?}");
         assert_eq!(bare.did.last(), Some(&Did::Ended), "{octets:?}");
-        assert!(bare.session.in_transaction(), "{octets:?}");
+        assert!(bare.session.has_recipient(), "{octets:?}");
         assert_eq!(bare.session.poll_timeout(), None, "{octets:?}");
         bare.did.clear();
         bare.session
@@ -84,7 +84,7 @@ fn nothing_goes_on_before_the_message_is_answered() {
         bare.poll();
         let expected = "250 2.0.0 3 recipients250 no\r\n250 2.0.0 nothing done\r\n";
         assert!(bare.replies().ends_with(expected), "{octets:?}");
-        assert!(!bare.session.in_transaction(), "{octets:?}");
+        assert!(!bare.session.has_recipient(), "{octets:?}");
     }
 }
 
@@ -138,7 +138,7 @@ fn what_began_is_aborted() {
         let aborts = bare.did.iter().filter(|did| **did == Did::Aborted).count();
         assert_eq!(aborts, 1, "{name}: {:?}", bare.did);
         assert!(!bare.has(&Did::Ended), "{name}");
-        assert!(!bare.session.in_transaction(), "{name}");
+        assert!(!bare.session.has_recipient(), "{name}");
         let refused = bare.did.iter().find_map(|did| match did {
             Did::Refused(reason) => Some(*reason),
             _ => None,
@@ -208,17 +208,41 @@ fn a_stop_lets_the_transaction_end() {
     );
 }
 
+/// A place is kept for whoever has named a recipient of ours, and for nobody else.
 #[test]
 fn room_is_made_only_where_nothing_is_lost() {
-    let mut bare = Bare::with_recipient(clear_settings());
-    assert!(!bare.session.make_room(bare.now));
-    bare.send("RSET\r\n");
-    bare.did.clear();
-    assert!(bare.session.make_room(bare.now));
-    bare.poll();
-    assert_eq!(bare.codes(), ["421"]);
-    assert_eq!(bare.did.last(), Some(&Did::Closed));
-    assert!(!bare.session.make_room(bare.now), "only once");
+    let accepted = ["MAIL FROM:<>\r\n", RCPT].concat();
+    for (name, octets, holds) in [
+        ("nothing", String::new(), false),
+        ("MAIL alone", "MAIL FROM:<>\r\n".to_owned(), false),
+        (
+            "a recipient that is none of ours",
+            "MAIL FROM:<>\r\nRCPT TO:<no@x>\r\n".to_owned(),
+            false,
+        ),
+        (
+            "a refused chunk under way",
+            "BDAT 100000\r\nabc".to_owned(),
+            false,
+        ),
+        ("a recipient", accepted.clone(), true),
+        ("content", accepted.clone() + "DATA\r\nabc", true),
+        ("a chunk", accepted.clone() + "BDAT 9 LAST\r\nabc", true),
+        ("between chunks", accepted.clone() + "BDAT 3\r\nabc", true),
+        ("after RSET", accepted.clone() + "RSET\r\n", false),
+        ("after a message", accepted + "BDAT 1 LAST\r\na", false),
+    ] {
+        let mut bare = Bare::new(clear_settings());
+        bare.send("EHLO c\r\n".to_owned() + &octets);
+        bare.did.clear();
+        assert_eq!(bare.session.has_recipient(), holds, "{name}");
+        assert_eq!(bare.session.make_room(bare.now), !holds, "{name}");
+        bare.poll();
+        let told: &[&str] = if holds { &[] } else { &["421"] };
+        assert_eq!(bare.codes(), told, "{name}");
+        assert_eq!(bare.has(&Did::Closed), !holds, "{name}");
+        assert!(!bare.session.make_room(bare.now), "{name}: only once");
+    }
 }
 
 #[test]

@@ -155,7 +155,7 @@ impl Connection {
             if let Some(ended) = self.carry_out(stream).await {
                 return ended;
             }
-            self.place.set_busy(self.session.in_transaction());
+            self.place.set_busy(self.session.has_recipient());
             let deadline = self.session.poll_timeout();
             self.talking = false;
             tokio::select! {
@@ -170,8 +170,6 @@ impl Connection {
                 () = self.place.asked_to_go() => {
                     if self.session.make_room(clock::now()) {
                         count_connection("evicted");
-                    } else {
-                        self.place.stay();
                     }
                 }
                 () = stop.cancelled(), if !stopping => {
@@ -189,8 +187,7 @@ impl Connection {
             match event {
                 Event::Reply(octets) => {
                     debug!(session = self.place.number(), reply = ?code(&octets));
-                    let patience = WRITE_TIMEOUT.min(self.settings.smtp.idle_timeout);
-                    if !write(stream, &octets, patience).await {
+                    if !self.write(stream, &octets).await {
                         self.talking = false;
                         self.session.handle_disconnect();
                     }
@@ -222,6 +219,26 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Writes all of it and hands it to the network; `false` if the peer did not take it in time, or
+    /// others need the place meanwhile. A peer that does not read holds neither that nor a stop.
+    async fn write<S: AsyncWrite + Unpin>(&self, stream: &mut S, octets: &[u8]) -> bool {
+        let patience = WRITE_TIMEOUT.min(self.settings.smtp.idle_timeout);
+        let written = timeout(patience, async {
+            stream.write_all(octets).await?;
+            stream.flush().await
+        });
+        let gives_way = !self.session.has_recipient();
+        tokio::select! {
+            biased;
+            written = written => matches!(written, Ok(Ok(()))),
+            () = self.shared.abort.cancelled() => false,
+            () = self.place.asked_to_go(), if gives_way => {
+                count_connection("evicted");
+                false
+            }
+        }
     }
 
     /// Whether a message may be for this forward-path.
@@ -281,15 +298,6 @@ impl Connection {
             Outcome::Deferred(reason) => self.session.message_deferred(reason, clock::now()),
         }
     }
-}
-
-/// Writes all of it and hands it to the network. Whether the peer took it in time.
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8], patience: Duration) -> bool {
-    let written = timeout(patience, async {
-        stream.write_all(octets).await?;
-        stream.flush().await
-    });
-    matches!(written.await, Ok(Ok(())))
 }
 
 /// Waits for a time; for ever if there is none.

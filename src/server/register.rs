@@ -39,16 +39,16 @@ struct Open {
 /// What the register and a connection tell each other.
 #[derive(Debug, Default)]
 struct Handle {
-    /// A transaction is running: this connection is not sent away.
+    /// A message for us is under way: this connection is not sent away.
     busy: AtomicBool,
-    /// It was asked to go.
+    /// It was asked to go. Whatever it does about that, the next time another one is asked.
     asked: AtomicBool,
     go: Notify,
 }
 
 impl Register {
-    /// A place for a new connection; an older one without a transaction is asked to go when there
-    /// are many.
+    /// A place for a new connection; an older one that is not busy is asked to go when there are
+    /// many.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr, limits: Limits) -> Result<Place, Refusal> {
         let peer = network_of(peer);
         let mut open = self.lock();
@@ -76,7 +76,7 @@ impl Register {
         })
     }
 
-    /// Asks the oldest connection without a transaction to go: file descriptors have run out.
+    /// Asks the oldest connection that is not busy to go: file descriptors have run out.
     pub(crate) fn make_room(&self) {
         self.lock().ask_oldest();
     }
@@ -119,19 +119,16 @@ impl Place {
         self.number
     }
 
-    /// Tells the register whether a transaction is running.
+    /// Tells the register whether a message for us is under way. One that ends may be asked again.
     pub(crate) fn set_busy(&self, busy: bool) {
-        self.handle.busy.store(busy, Ordering::Relaxed);
+        if self.handle.busy.swap(busy, Ordering::Relaxed) != busy {
+            self.handle.asked.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Others need the place. Resolves once for each time it was asked.
     pub(crate) async fn asked_to_go(&self) {
         self.handle.go.notified().await;
-    }
-
-    /// A transaction began in the meantime: this connection stays.
-    pub(crate) fn stay(&self) {
-        self.handle.asked.store(false, Ordering::Relaxed);
     }
 }
 
@@ -202,7 +199,13 @@ mod tests {
         assert!(!is_asked(&places[0]), "a transaction is running");
         assert!(is_asked(&places[1]), "the oldest without one");
         places.push(admit(9));
-        assert!(is_asked(&places[2]), "each is asked once");
+        assert!(is_asked(&places[2]), "one that does not go is passed over");
+        places[1].set_busy(true);
+        places[1].set_busy(false);
+        assert!(
+            !is_asked(&places[1]),
+            "after a message it may be asked again"
+        );
         let refused = register.admit(peer(10), LIMITS).map(drop);
         assert_eq!(refused, Err(Refusal::TooManyConnections));
         places.clear();

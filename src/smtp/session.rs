@@ -262,11 +262,20 @@ impl Session {
         self.stopping = true;
     }
 
-    /// Others need the place: 421 now, and `true`, if no transaction is running and no TLS
-    /// handshake; else nothing happens.
+    /// Others need the place: 421 now, and `true`, unless a recipient was accepted
+    /// ([`has_recipient`](Self::has_recipient)), TLS is being started, or the session is over; then
+    /// nothing happens.
     pub fn make_room(&mut self, now: Instant) -> bool {
         self.times.set(now);
-        let idle = self.transaction.is_none() && matches!(self.state, State::Commands);
+        let listens = matches!(
+            self.state,
+            State::Commands
+                | State::Content {
+                    refused: Some(_),
+                    ..
+                }
+        );
+        let idle = listens && !self.has_recipient();
         if idle {
             self.close_with(Refusal::TooManyConnections.reply());
         }
@@ -314,9 +323,11 @@ impl Session {
         }
     }
 
-    /// Whether MAIL was accepted and the message not yet answered, or dropped.
-    pub const fn in_transaction(&self) -> bool {
-        self.transaction.is_some()
+    /// Whether a recipient was accepted and the message not yet answered, or dropped. MAIL alone
+    /// says nothing about a peer; a recipient is what only those know whom we wait for.
+    pub fn has_recipient(&self) -> bool {
+        let running = self.transaction.as_ref();
+        running.is_some_and(|running| running.recipients > 0)
     }
 
     /// Whether TLS has started.

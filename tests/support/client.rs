@@ -59,6 +59,19 @@ impl Client {
         Self::over(socket.connect(address).await.expect("connects"))
     }
 
+    /// Connects, sends commands and reads no reply, until the peer has no room for another.
+    pub(crate) async fn deaf(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let mut client = Self::over(socket.connect(address).await.expect("connects"));
+        let commands = "NOOP\r\n".repeat(1000);
+        let full = Duration::from_millis(300);
+        while let Ok(sent) = timeout(full, client.stream.write_all(commands.as_bytes())).await {
+            sent.expect("the peer reads until it has to wait");
+        }
+        client
+    }
+
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a connected socket");
         Self {
