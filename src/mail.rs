@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A mailbox address as received (RFC 5321 §4.1.2, `Mailbox`), UTF-8 allowed (RFC 6531).
 ///
 /// Valid means: an `@` outside quotes, something on both sides, and no blanks or control characters
-/// outside quotes. Quoted local parts keep their quotes. Two addresses are equal when their
-/// [`folded`](Self::folded) forms are.
+/// outside quotes, and at most [`MAX_OCTETS`](Self::MAX_OCTETS). Quoted local parts keep their quotes.
+/// Two addresses are equal when their [`folded`](Self::folded) forms are.
 #[derive(Clone)]
 pub struct Address(Arc<str>);
 
@@ -33,9 +33,17 @@ pub enum AddressError {
     /// A quoted string is not closed.
     #[error("a quoted string is not closed")]
     OpenQuote,
+    /// It has more than [`Address::MAX_OCTETS`].
+    #[error("longer than {} octets", Address::MAX_OCTETS)]
+    TooLong,
 }
 
 impl Address {
+    /// Octets of the longest address. RFC 5321 §4.5.3.1.3 has 256, but Exchange wraps addresses of other
+    /// kinds into local parts (`IMCEAEX-…`) of up to about a thousand. Without a bound a report could
+    /// name so much that it fits into no frame of the log, and would be refused for ever.
+    pub const MAX_OCTETS: usize = 2048;
+
     /// The address as received.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -81,6 +89,9 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text.len() > Self::MAX_OCTETS {
+            return Err(AddressError::TooLong);
+        }
         // Nearly all are of this kind, and a report may name 100,000.
         if text
             .bytes()
@@ -356,6 +367,10 @@ mod tests {
             let parts = address.as_ref().map(|a| (a.local_part(), a.domain()));
             assert_eq!(parts, expected.as_ref().copied(), "{name}");
         }
+        let longest = "a".repeat(Address::MAX_OCTETS - 2) + "@x";
+        assert!(longest.parse::<Address>().is_ok());
+        let longer = longest + "y";
+        assert_eq!(longer.parse::<Address>(), Err(AddressError::TooLong));
     }
 
     #[test]

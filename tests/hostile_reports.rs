@@ -295,6 +295,67 @@ fn recipients_are_handed_out_as_they_stream_by() {
     );
 }
 
+/// What a report makes us keep is accounted for, so that all sessions together stay within their bound.
+#[test]
+fn what_is_kept_is_accounted_for() {
+    const LONG: usize = 200_000;
+    let long = "a".repeat(LONG);
+    let mut lines = String::new();
+    for number in 0..500 {
+        let path = "x".repeat(1900);
+        let _ = write!(
+            lines,
+            "To: p{number}@y.example, Expanded: {path}@x, Forwarded: {path}@y\r\n"
+        );
+    }
+    let header = |text: &str, attachments: usize| {
+        let mut message = format!("{text}Content-Type: multipart/mixed; boundary=b\r\n\r\n");
+        for number in 0..attachments {
+            let name = "n".repeat(240);
+            let _ = write!(
+                message,
+                "--b\r\nContent-Type: a/b; name={number}{name}\r\n\r\n"
+            );
+        }
+        message
+    };
+    let long_fields =
+        format!("Subject: {long}\r\nMessage-ID: <{long}@x>\r\nReferences: <{long}@y>\r\n");
+    for (name, octets, kept) in [
+        ("recipients", report(&lines, ""), 500 * 3800),
+        ("label", report(&format!("Label: {long}\r\n{TO}"), ""), LONG),
+        (
+            "sender",
+            report(&format!("On-Behalf-Of: {long}\r\n{TO}"), ""),
+            LONG,
+        ),
+        (
+            "outer header",
+            format!(
+                "X-MS-Exchange-Parent-Message-Id: <{long}>\r\n{}",
+                report(TO, "")
+            ),
+            LONG,
+        ),
+        (
+            "inner header",
+            report(TO, &header(&long_fields, 0)),
+            3 * LONG,
+        ),
+        ("attachments", report(TO, &header(FACTS, 900)), 900 * 240),
+    ] {
+        let end = octets.rfind("\r\n--").expect("a boundary");
+        let mut scanner = Scanner::new(Limits::default());
+        let memory = |scanner: &Scanner| scanner.memory();
+        let before = memory(&scanner);
+        scanner.handle_octets(&octets.as_bytes()[..end]);
+        let held = memory(&scanner) - before;
+        assert!(held >= kept, "{name}: {held} octets");
+        let report = scanner.finish();
+        assert_eq!(report.kind, Kind::Report, "{name}");
+    }
+}
+
 #[test]
 fn an_outer_header_over_the_bound_is_malformed() {
     let octets = format!("{}{}", "A: b\r\n".repeat(10 * MIB / 6), report(TO, FACTS));

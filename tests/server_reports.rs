@@ -226,6 +226,50 @@ async fn many_recipients_are_recorded_and_too_many_are_quarantined() {
     );
 }
 
+/// Addresses of any length: those that are too long are none, and the report is taken. It is not put
+/// off for ever because it fits into no frame of the log.
+#[tokio::test]
+async fn overlong_addresses_do_not_keep_a_report_out() {
+    let service = Service::start().await;
+    let mut client = service.client().await;
+    let mut mail = Mail::new("overlong@x.example").with_recipients(2);
+    let long = "a".repeat(250_000);
+    for number in 0..70 {
+        let line = format!("To: g{number}@contoso.example, Expanded: {long}@x.example");
+        mail.recipients.push(line);
+    }
+    mail.recipients.push(format!("To: {long}@contoso.example"));
+    let reply = client.deliver("", JOURNAL, &mail.report()).await;
+    assert_eq!(reply.text(), "250 2.0.0 report recorded, 72 recipients");
+    let records = service.records("overlong@x.example").await;
+    assert_eq!(records[0].recipients.len(), 72);
+}
+
+/// Recipients that wait for their frame are within the memory that all sessions share.
+#[tokio::test]
+async fn recipients_under_way_are_accounted_for() {
+    let service = Service::start().await;
+    let mut client = service.client().await;
+    let mut mail = Mail::new("accounted@x.example");
+    let long = "a".repeat(1900);
+    let line = |number| format!("To: g{number}@contoso.example, Expanded: {long}@x.example");
+    mail.recipients = (0..1000).map(line).collect();
+    let content = mail.report();
+    // As far as the thousandth recipient: they are handed on, and fill no frame yet.
+    let (head, _) = content.split_at(content.find("To: g999@").unwrap() + 2000);
+    let commands = format!(
+        "MAIL FROM:<>\r\nRCPT TO:<{JOURNAL}>\r\nBDAT {}\r\n",
+        head.len()
+    );
+    client.send(commands.as_bytes()).await;
+    client.send(head.as_bytes()).await;
+    for _ in 0..3 {
+        assert_eq!(client.reply().await.code, 250);
+    }
+    let held = service.receiver.content_memory();
+    assert!(held >= 1000 * 1900, "{held} octets");
+}
+
 /// Exchange Online validates a connector with a mail of its own: seen, not quarantined.
 #[tokio::test]
 async fn connector_validation_is_seen() {

@@ -172,6 +172,7 @@ impl Store {
             store: self.clone(),
             spilled: Vec::new(),
             partial: Vec::new(),
+            memory: 0,
         }
     }
 
@@ -327,6 +328,8 @@ pub struct Draft {
     store: Store,
     spilled: Vec<Pending>,
     partial: Vec<Recipient>,
+    /// Octets of memory that `partial` holds.
+    memory: usize,
 }
 
 impl Draft {
@@ -345,7 +348,13 @@ impl Draft {
             self.spilled
                 .push(self.store.committer.enqueue(vec![frame]).await?);
         }
+        self.memory = self.partial.iter().map(Recipient::memory).sum();
         Ok(())
+    }
+
+    /// Octets of memory held, about: recipients that are not written yet.
+    pub const fn memory(&self) -> usize {
+        self.memory
     }
 
     /// Keeps the report: on return it is on stable storage, and the peer may be told so.

@@ -166,7 +166,8 @@ impl Reader {
     /// Octets of memory held, about.
     pub(super) fn memory(&self) -> usize {
         let field = self.field.as_ref().map_or(0, |(_, value)| value.capacity());
-        self.line.octets.capacity() + field + self.recipients.memory()
+        let line = self.line.octets.capacity();
+        line + field + self.envelope.memory() + self.recipients.memory()
     }
 
     fn lines(&mut self, octets: &[u8], problems: &mut Problems) {

@@ -4,15 +4,17 @@
 //! proves little. What Exchange stamps on the outer header names the tenant; nothing inside the
 //! journaled message does, since its sender wrote that.
 
+use super::charset::utf8_or_windows_1252;
 use super::header::{Field, fields};
 use super::report::Outer;
-use super::word;
 use crate::mail::{Address, MessageId};
 
-/// Most stamps that are kept; a report has one of each kind.
+/// Most stamps of a kind that are kept; a report has one.
 const STAMPS: usize = 16;
-/// Longest stamp that is kept, in octets. A domain name has at most 255.
+/// Longest stamp that is kept whole, in octets. A domain name has at most 255.
 const STAMP_OCTETS: usize = 255;
+/// Stands for what is not kept of the stamps, so that it names nobody: no domain and no tenant id has it.
+const UNREAD: &str = "…";
 
 /// How a tenant's reports come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,7 +131,7 @@ fn first<T>(place: &mut Option<T>, value: impl FnOnce() -> Option<T>) {
 
 /// The Message-ID of a field, unfolded.
 pub(super) fn message_id(field: Field<'_>) -> Option<MessageId> {
-    MessageId::new(&super::charset::utf8_or_windows_1252(&field.unfolded()))
+    MessageId::new(&utf8_or_windows_1252(&field.unfolded()))
 }
 
 /// Longest part of a From field that is read, in octets: its first mailbox is in it.
@@ -145,13 +147,18 @@ pub(super) fn from(field: Field<'_>) -> Option<Address> {
     first.trim().parse().ok()
 }
 
-/// Keeps a stamp in lower case, as it stands otherwise.
+/// Keeps a stamp in lower case, as it stands otherwise: Exchange encodes none. Of one that is too long
+/// and of those that are too many something is kept that names another tenant.
 fn stamp(stamps: &mut Vec<String>, value: &[u8]) {
-    if stamps.len() < STAMPS {
-        let value = value.get(..STAMP_OCTETS).unwrap_or(value).trim_ascii();
-        let text = word::decode(value).to_lowercase();
-        stamps.push(text);
+    let value = value.trim_ascii();
+    let over = stamps.len() >= STAMPS;
+    if over || value.len() > STAMP_OCTETS {
+        if !over || stamps.len() == STAMPS {
+            stamps.push(UNREAD.to_owned());
+        }
+        return;
     }
+    stamps.push(utf8_or_windows_1252(value).to_lowercase());
 }
 
 #[cfg(test)]
@@ -246,6 +253,60 @@ mod tests {
             "a@journal.report.generator"
         );
         assert_eq!(outer.from.unwrap(), "O365ConnectorValidation@y.example");
+    }
+
+    /// Nothing that stands beside the tenant's own stamp is overlooked, however it is written.
+    #[test]
+    fn a_foreign_stamp_cannot_hide() {
+        let domains = ["northwind.example".to_owned()];
+        let expected = Expected {
+            tenant_id: Some(TENANT),
+            domains: &domains,
+            origin: Origin::ExchangeOnline,
+        };
+        let org = "X-OriginatorOrg: northwind.example\r\n";
+        let id = format!("X-LD-Processed: {TENANT},ExtAddr\r\n");
+        let blanks = " ".repeat(300);
+        for (name, block, proven) in [
+            ("one", org.to_owned(), true),
+            ("sixteen", org.repeat(16), true),
+            ("seventeen", org.repeat(17), false),
+            (
+                "the seventeenth is foreign",
+                org.repeat(16) + "X-OriginatorOrg: tailspin.example\r\n",
+                false,
+            ),
+            (
+                "the seventeenth id is foreign",
+                id.repeat(16) + "X-MS-Exchange-CrossTenant-Id: " + OTHER + "\r\n",
+                false,
+            ),
+            (
+                "blanks around",
+                format!("X-OriginatorOrg:{blanks}northwind.example{blanks}\r\n"),
+                true,
+            ),
+            (
+                "far behind",
+                format!("X-OriginatorOrg: northwind.example{blanks}tailspin.example\r\n"),
+                false,
+            ),
+            (
+                "an id far behind",
+                format!("X-MS-Exchange-CrossTenant-Id: {TENANT}{blanks}{OTHER}\r\n"),
+                false,
+            ),
+            (
+                "encoded",
+                "X-OriginatorOrg: =?utf-8?Q?northwind.example?=\r\n".to_owned(),
+                false,
+            ),
+        ] {
+            let (outer, _) = outer(format!("{block}\r\n").as_bytes());
+            let found = belief(&outer, &expected);
+            assert_eq!(found == Belief::Proven, proven, "{name}: {found:?}");
+            assert!(outer.originator_org.len() + outer.tenant_ids.len() <= 17);
+        }
     }
 
     #[test]

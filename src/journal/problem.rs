@@ -23,6 +23,11 @@ impl Problems {
         self.0.push(text.into());
     }
 
+    /// Octets of memory held, about.
+    pub(super) fn memory(&self) -> usize {
+        self.0.iter().map(String::len).sum()
+    }
+
     /// All of them.
     pub(super) fn into_vec(self) -> Vec<String> {
         self.0

@@ -124,7 +124,7 @@ impl Recipients {
         };
         let (high, low) = (hash(&self.keys.0), hash(&self.keys.1));
         if self.seen.insert(high << 64 | low) {
-            self.text += recipient.address.as_str().len() + size_of::<Recipient>();
+            self.text += recipient.memory();
             self.pending.push(recipient);
         }
     }
@@ -147,7 +147,7 @@ impl Recipients {
 
     /// Octets of memory held, about.
     pub(super) fn memory(&self) -> usize {
-        self.text + self.seen.capacity() * (size_of::<u128>() + 1)
+        self.text + self.key.capacity() + self.seen.capacity() * (size_of::<u128>() + 1)
     }
 }
 

@@ -69,6 +69,68 @@ pub struct Envelope {
     pub received: Option<Timestamp>,
 }
 
+impl Recipient {
+    /// Octets of memory held, about.
+    pub fn memory(&self) -> usize {
+        let texts = [
+            Some(&self.address),
+            self.expanded_from.as_ref(),
+            self.forwarded_from.as_ref(),
+        ];
+        let text = |address: &Address| address.as_str().len() + ALLOCATION;
+        size_of::<Self>() + texts.into_iter().flatten().map(text).sum::<usize>()
+    }
+}
+
+impl Envelope {
+    /// Octets of memory that its texts hold, about.
+    pub(super) fn memory(&self) -> usize {
+        let addresses = [&self.sender, &self.on_behalf_of, &self.mailbox];
+        let texts = [
+            &self.sender_text,
+            &self.on_behalf_of_text,
+            &self.subject,
+            &self.label,
+        ];
+        let addresses = addresses.into_iter().flatten().map(Address::as_str);
+        let texts = texts.into_iter().flatten().map(String::as_str);
+        let id = self.message_id.iter().map(MessageId::as_str);
+        addresses.chain(texts).chain(id).map(str::len).sum()
+    }
+}
+
+impl Outer {
+    /// Octets of memory that its texts hold, about.
+    pub(super) fn memory(&self) -> usize {
+        let ids = [&self.message_id, &self.parent_message_id];
+        let ids = ids.into_iter().flatten().map(MessageId::as_str);
+        let texts = [&self.from, &self.subject].into_iter().flatten();
+        let texts = texts.chain(&self.originator_org).chain(&self.tenant_ids);
+        ids.chain(texts.map(String::as_str)).map(str::len).sum()
+    }
+}
+
+impl Inner {
+    /// Octets of memory that its texts and lists hold, about; URL domains not, which are added at its end.
+    pub(super) fn memory(&self) -> usize {
+        let texts = [&self.subject, &self.network_message_id];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let ids = self.message_id.iter().chain(&self.references);
+        let ids: usize = ids
+            .map(|id| id.as_str().len() + ALLOCATION + size_of::<MessageId>())
+            .sum();
+        let name = |attachment: &Attachment| attachment.name.as_ref().map_or(0, String::len);
+        let attachments = self.attachments.iter();
+        let attachments: usize = attachments
+            .map(|attachment| name(attachment) + ALLOCATION + size_of::<Attachment>())
+            .sum();
+        texts + ids + attachments
+    }
+}
+
+/// Octets that an allocation costs beyond its content, about.
+const ALLOCATION: usize = 16;
+
 /// What the outer header says: the report's own identity, and the stamps that tell which tenant sent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outer {

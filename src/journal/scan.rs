@@ -233,8 +233,17 @@ impl Body {
             Part::Envelope(_, reader) => reader.memory(),
             Part::Message(_, walker) => walker.memory(),
         };
-        let recipients = self.envelope.as_ref().map_or(0, |e| e.recipients.memory());
-        part + recipients + self.buffer.capacity()
+        let envelope = self
+            .envelope
+            .as_ref()
+            .map_or(0, |read| read.envelope.memory() + read.recipients.memory());
+        let inner = self.inner.as_ref().map_or(0, Inner::memory);
+        self.outer.memory()
+            + envelope
+            + inner
+            + part
+            + self.problems.memory()
+            + self.buffer.capacity()
     }
 
     /// Octets of the part that is being read.

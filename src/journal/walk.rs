@@ -153,8 +153,8 @@ impl Walk {
             State::Leaf(leaf, _) => leaf.memory(),
             State::Skip => 0,
         };
-        let attachments = self.inner.attachments.len() * 128;
-        state + attachments + self.stack.len() * 128 + self.buffers.memory() + self.domains.memory()
+        let kept = self.inner.memory() + self.domains.memory();
+        state + kept + self.stack.len() * 128 + self.buffers.memory()
     }
 
     /// Octets of the part that is being read, delimiters of parts within it never among them.

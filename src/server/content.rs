@@ -235,7 +235,8 @@ impl Content {
     }
 
     fn hold(&mut self) -> bool {
-        let used = (self.spool.memory() + self.scanner.memory()) as u64;
+        let draft = self.draft.as_ref().map_or(0, Draft::memory);
+        let used = (self.spool.memory() + self.scanner.memory() + draft) as u64;
         self.share
             .hold(used.next_multiple_of(MEMORY_STEP).max(MEMORY_STEP))
     }
