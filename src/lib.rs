@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod audit;
+pub mod calendar;
 pub mod certs;
 pub mod cli;
 pub mod config;

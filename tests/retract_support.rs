@@ -48,7 +48,7 @@ fn now() -> jiff::Timestamp {
 
 pub(crate) fn open_store(root: &Path) -> Store {
     let key = key(root);
-    Store::open(Options::new(root.join("data"), key), now()).unwrap()
+    Store::open(Options::new(root.join("data"), key)).unwrap()
 }
 
 fn key(root: &Path) -> StoreKey {

@@ -8,7 +8,7 @@ use clawback::index::{Options, Query, Store};
 use clawback::mail::MessageId;
 use proptest::prelude::*;
 
-use crate::store_support::{address, addresses, close, find, keep, noon, options, report};
+use crate::store_support::{address, addresses, close, find, keep, options, report};
 
 /// A store whose partitions are closed after a few reports.
 fn small(root: &Path) -> Options {
@@ -20,7 +20,7 @@ fn small(root: &Path) -> Options {
 
 async fn open_small(root: &Path) -> Store {
     let options = small(root);
-    tokio::task::spawn_blocking(move || Store::open(options, noon()).unwrap())
+    tokio::task::spawn_blocking(move || Store::open(options).unwrap())
         .await
         .unwrap()
 }
@@ -277,12 +277,12 @@ async fn reindexing_makes_everything_from_the_log() {
     }
     let options = small(root.path());
     let again = options.clone();
-    let refused = tokio::task::spawn_blocking(move || Store::reindex(again, noon()))
+    let refused = tokio::task::spawn_blocking(move || Store::reindex(again))
         .await
         .unwrap();
     assert!(refused.unwrap_err().to_string().contains("in use"));
     close(store).await;
-    let stats = tokio::task::spawn_blocking(move || Store::reindex(options, noon()))
+    let stats = tokio::task::spawn_blocking(move || Store::reindex(options))
         .await
         .unwrap();
     assert_eq!(stats.unwrap().reports, 9);

@@ -40,7 +40,7 @@ pub(crate) fn options(root: &Path) -> Options {
 }
 
 pub(crate) fn open(root: &Path) -> Store {
-    Store::open(options(root), noon()).unwrap()
+    Store::open(options(root)).unwrap()
 }
 
 /// Report number `report` of message `message`: other reports of the same message differ in their own

@@ -38,6 +38,7 @@ pub use caller::{Authority, Peer};
 pub use socket::{SocketError, bind};
 
 use crate::audit::Audit;
+use crate::calendar::Calendar;
 use crate::config::Config;
 use crate::escape;
 use crate::index::Store;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub store: Store,
     /// What was not believed or not understood.
     pub quarantine: Quarantine,
+    /// The time by which things grow old.
+    pub calendar: Calendar,
     /// What was done.
     pub audit: Arc<Audit>,
     /// Runs retraction jobs.

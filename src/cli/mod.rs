@@ -27,6 +27,7 @@ mod show;
 mod sources;
 mod status;
 mod store;
+mod upkeep;
 mod when;
 
 use std::io::{self, Write as _};

@@ -10,21 +10,20 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Exit, Failure, clock};
+use super::{Exit, Failure, clock, upkeep};
 use crate::admin::{self, Parts, log};
 use crate::audit::Audit;
+use crate::calendar::Calendar;
 use crate::config::Config;
-use crate::index::{Options, Store, StoreError};
+use crate::index::{Options, Store};
 use crate::key::{KeyError, StoreKey};
 use crate::quarantine::Quarantine;
 use crate::segment::create_dir_durable;
@@ -32,11 +31,6 @@ use crate::server::{self, Feed, Receiver};
 use crate::state::jobs::Jobs;
 use crate::state::log::StateLog;
 use crate::worker::Worker;
-
-/// How often what is past its retention is removed.
-const UPKEEP: Duration = Duration::from_mins(10);
-/// Every so many rounds of upkeep the head of the audit log goes to the system's journal.
-const ROUNDS_A_HEAD: u32 = 6;
 
 /// The running service.
 pub(super) struct Running {
@@ -98,6 +92,7 @@ impl Running {
         let receiver_parts = server::Parts {
             store: self.parts.store.clone(),
             quarantine: self.parts.quarantine.clone(),
+            calendar: self.parts.calendar.clone(),
             feed: self.parts.feed.clone(),
         };
         if let Some(address) = config.admin.metrics {
@@ -110,8 +105,7 @@ impl Running {
             .receiver
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-        let upkeep = upkeep(self.parts.clone(), self.stop.clone());
-        self.spawn(upkeep);
+        self.spawn(upkeep::run(self.parts.clone(), self.stop.clone()));
         Ok(())
     }
 
@@ -234,7 +228,7 @@ fn refused(error: impl std::fmt::Display) -> Failure {
 }
 
 /// Opens what is on disk. Blocks.
-fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure> {
+pub(super) fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure> {
     let section = &config.store;
     let path = &section.path;
     make(path)?;
@@ -243,7 +237,7 @@ fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure> {
         retention: section.retention,
         ..Options::new(path.clone(), key.clone())
     };
-    let store = Store::open(options, now).map_err(refused)?;
+    let store = Store::open(options).map_err(refused)?;
     let quarantine = Quarantine::open(
         &path.join("quarantine"),
         &key,
@@ -265,6 +259,7 @@ fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure> {
     Ok(Parts {
         store,
         quarantine: quarantine.map_err(refused)?,
+        calendar: Calendar::open(&path.join("clock")),
         audit,
         worker,
         feed,
@@ -313,50 +308,4 @@ fn key(path: &Path, data: &Path) -> Result<StoreKey, Failure> {
     let key = StoreKey::create(path).map_err(refused)?;
     info!(file = %path.display(), "store key made; keep a copy of it outside this machine");
     Ok(key)
-}
-
-/// Removes what is past its retention, and sends the audit log's head where its cutting would show.
-async fn upkeep(parts: Parts, stop: CancellationToken) {
-    let mut ticks = interval(UPKEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut round = 0;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        let (parts, head) = (parts.clone(), round % ROUNDS_A_HEAD == 0);
-        round += 1;
-        let done = tokio::task::spawn_blocking(move || expire(&parts, head, clock::now())).await;
-        if let Err(error) = done {
-            error!(%error, "looking after the store failed");
-        }
-    }
-}
-
-fn expire(parts: &Parts, head: bool, now: Timestamp) {
-    match parts.store.expire(now) {
-        Ok(_) => {}
-        Err(error @ StoreError::ClockJumped { .. }) => {
-            warn!(%error, "nothing is dropped by age for now")
-        }
-        Err(error) => error!(%error, "old reports cannot be dropped"),
-    }
-    if let Err(error) = parts.quarantine.expire(now) {
-        error!(%error, "old messages of the quarantine cannot be dropped");
-    }
-    let retention = SignedDuration::try_from(parts.config.load().store.audit_retention);
-    if let Some(before) = retention
-        .ok()
-        .and_then(|retention| now.checked_sub(retention).ok())
-        && let Err(error) = parts.audit.expire(before)
-    {
-        error!(%error, "old entries of the audit log cannot be dropped");
-    }
-    if head {
-        match parts.audit.head() {
-            Ok((seq, hash)) => info!(seq, %hash, "audit log head"),
-            Err(error) => error!(%error, "the head of the audit log cannot be read"),
-        }
-    }
 }

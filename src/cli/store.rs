@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::later::{self, Later};
 use super::show::{list, text};
-use super::{Context, Exit, Failure, Outcome, clock};
+use super::{Context, Exit, Failure, Outcome};
 use crate::index::{Options, Store};
 use crate::key::StoreKey;
 
@@ -115,7 +115,7 @@ fn reindex(context: &mut Context) -> Outcome {
         retention: config.store.retention,
         ..Options::new(config.store.path, key)
     };
-    let stats = Store::reindex(options, clock::now()).map_err(|error| failed(&error))?;
+    let stats = Store::reindex(options).map_err(|error| failed(&error))?;
     if context.out.is_json() {
         context.out.document(&stats)?;
     } else {

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-
 use super::codec::DecodeError;
 use super::log::{Position, SegmentError};
 use super::open::OpenError;
@@ -43,19 +41,6 @@ pub enum StoreError {
         partition: String,
         /// What is wrong.
         what: String,
-    },
-    /// The clock went more than a day ahead or back: nothing is dropped until it has run on for a day.
-    #[error(
-        "the clock went from {from} to {to}; nothing is dropped by age before {until}, \
-         in case the clock is wrong"
-    )]
-    ClockJumped {
-        /// The time that was known before.
-        from: Timestamp,
-        /// What the clock says.
-        to: Timestamp,
-        /// When the clock is believed.
-        until: Timestamp,
     },
     /// The indexing thread has ended.
     #[error("the index is closed: {0}")]

@@ -260,11 +260,6 @@ impl Layout {
         self.opens().join(name.to_string())
     }
 
-    /// The time when retention last looked.
-    pub(crate) fn clock(&self) -> PathBuf {
-        self.root.join("log").join("clock")
-    }
-
     /// Who used the index last, and whether it was left in order.
     pub(crate) fn marker(&self) -> PathBuf {
         self.index().join("marker")

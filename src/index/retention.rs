@@ -1,21 +1,14 @@
 //! Retention: whole partitions are dropped when the newest report in them is old enough.
-//!
-//! The clock is not believed blindly: one that went a day ahead would have everything dropped. After
-//! such a jump nothing is dropped until the clock has run on for a day.
 
 use std::fs;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::error::StoreError;
-use super::partition::{Layout, Partition, PartitionName, Source};
-use super::store::{Store, lock};
-use crate::segment::{remove_file_durable, write_file_durable};
-
-/// A clock that differs by more than this from the time known before has jumped.
-const JUMP: Duration = Duration::from_secs(86_400);
+use super::partition::{Partition, PartitionName, Source};
+use super::store::Store;
+use crate::segment::remove_file_durable;
 
 /// What was dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,66 +21,15 @@ pub struct Expired {
     pub octets: u64,
 }
 
-/// The time as it was known last.
-#[derive(Debug)]
-pub(crate) struct Clock {
-    last: Timestamp,
-    /// Before this nothing is dropped, because the clock went from the first to the second time.
-    doubt: Option<(Timestamp, Timestamp, Timestamp)>,
-}
-
-impl Clock {
-    /// The time that the store was used last, as it says itself; `now` if it is new.
-    pub(crate) fn load(layout: &Layout, now: Timestamp) -> Self {
-        let known = fs::read_to_string(layout.clock()).ok();
-        let mut clock = Self {
-            last: known
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(now),
-            doubt: None,
-        };
-        clock.tick(now);
-        clock
-    }
-
-    /// The clock says `now`.
-    fn tick(&mut self, now: Timestamp) {
-        let jump = now.duration_since(self.last).unsigned_abs();
-        if jump > JUMP {
-            let until = now.saturating_add(JUMP).unwrap_or(Timestamp::MAX);
-            self.doubt = Some((self.last, now, until));
-        }
-        self.last = now;
-    }
-
-    /// May things be dropped by age?
-    fn check(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        self.tick(now);
-        match self.doubt {
-            Some((from, to, until)) if now < until => {
-                Err(StoreError::ClockJumped { from, to, until })
-            }
-            _ => {
-                self.doubt = None;
-                Ok(())
-            }
-        }
-    }
-}
-
 impl Store {
     /// Closes the open partition if it is old, and drops every partition whose newest report is older
-    /// than the retention. To be called at least every few hours. Blocks.
+    /// than the retention. `now` must be a time that is believed. To be called at least every few hours. Blocks.
     ///
     /// # Errors
     ///
-    /// [`StoreError::ClockJumped`]: nothing was dropped; or what the system said.
+    /// The index has ended, or what the system said.
     pub fn expire(&self, now: Timestamp) -> Result<Expired, StoreError> {
         self.shared.progress.wait(0)?;
-        let believed = lock(&self.upkeep.clock).check(now);
-        let clock = self.shared.layout.clock();
-        write_file_durable(&clock, now.to_string().as_bytes()).map_err(StoreError::io(&clock))?;
-        believed?;
         self.close_old_partition(now);
         let mut expired = Expired::default();
         for partition in self.shared.all() {
@@ -130,30 +72,5 @@ impl Store {
             }
         }
         Ok(octets)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_jumps_is_believed_after_a_day() {
-        let hour = |n: i64| Timestamp::from_second(1_700_000_000 + n * 3600).unwrap();
-        let mut clock = Clock {
-            last: hour(0),
-            doubt: None,
-        };
-        for (name, now, believed) in [
-            ("an hour later", 1, true),
-            ("a day later", 25, true),
-            ("two days ahead", 74, false),
-            ("still in doubt", 97, false),
-            ("a day after the jump", 98, true),
-            ("back by three days", 26, false),
-            ("a day after that", 50, true),
-        ] {
-            assert_eq!(clock.check(hour(now)).is_ok(), believed, "{name}");
-        }
     }
 }

@@ -96,7 +96,6 @@ pub(crate) struct Upkeep {
     thread: Mutex<Option<JoinHandle<()>>>,
     lock: Mutex<Option<DirectoryLock>>,
     filling: Mutex<Filling>,
-    pub(crate) clock: Mutex<super::retention::Clock>,
 }
 
 /// How full the open partition is.
@@ -114,7 +113,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError`]: the directory is in use, cannot be written, or is of a newer version.
-    pub fn open(options: Options, now: Timestamp) -> Result<Self, StoreError> {
+    pub fn open(options: Options) -> Result<Self, StoreError> {
         let layout = Layout::new(&options.path);
         for directory in [layout.log(), layout.index()] {
             create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
@@ -127,7 +126,6 @@ impl Store {
         let end = log.end();
         let (committer, feed) =
             Committer::start(Arc::clone(&log), current).map_err(StoreError::io(&options.path))?;
-        let clock = super::retention::Clock::load(&layout, now);
         let shared = Arc::new(Shared::new(layout, hasher));
         let indexer = Indexer::new(Arc::clone(&shared), Arc::clone(&log), marker);
         let thread = std::thread::Builder::new()
@@ -146,7 +144,6 @@ impl Store {
                     reports: 0,
                     first: None,
                 }),
-                clock: Mutex::new(clock),
             }),
         })
     }
@@ -298,14 +295,14 @@ impl Store {
     /// # Errors
     ///
     /// As [`open`](Self::open), and what went wrong on the way.
-    pub fn reindex(options: Options, now: Timestamp) -> Result<super::Stats, StoreError> {
+    pub fn reindex(options: Options) -> Result<super::Stats, StoreError> {
         let layout = Layout::new(&options.path);
         create_dir_durable(&layout.log()).map_err(StoreError::io(&layout.log()))?;
         {
             let _lock = DirectoryLock::acquire(&layout.log())?;
             super::seal::remove_open(&layout.index())?;
         }
-        let store = Self::open(options, now)?;
+        let store = Self::open(options)?;
         store.shared.progress.wait(0)?;
         let stats = store.stats();
         store.close();

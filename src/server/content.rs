@@ -332,7 +332,7 @@ impl Rest {
         let new = NewReport {
             tenant: tenant.clone(),
             region: self.origin.place.region.clone(),
-            arrived: self.now,
+            arrived: self.parts.calendar.stamp(self.now),
             peer: self.origin.peer(),
             report,
         };
@@ -378,7 +378,7 @@ impl Rest {
             message_id: id
                 .or_else(|| report.outer.message_id.clone())
                 .map(|id| id.as_str().to_owned()),
-            received: self.now,
+            received: self.parts.calendar.stamp(self.now),
             ..self.origin.meta()
         };
         match self.spool.quarantine(meta).await {

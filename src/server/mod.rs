@@ -43,6 +43,7 @@ pub use health::serve as serve_health;
 pub use listener::{ListenError, listen};
 pub use tls::TlsError;
 
+use crate::calendar::Calendar;
 use crate::config::{self, Config};
 use crate::index::Store;
 use crate::mail::TenantName;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub store: Store,
     /// Where everything else goes.
     pub quarantine: Quarantine,
+    /// The time to record of what arrives.
+    pub calendar: Calendar,
     /// The state of the feeds.
     pub feed: Feed,
 }

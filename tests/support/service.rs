@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use clawback::calendar::Calendar;
 use clawback::certs::{Authority, Pair};
 use clawback::config::Config;
 use clawback::index::{Options, Record, Store};
@@ -211,8 +212,9 @@ pub(crate) fn parts(config: &Config) -> Parts {
     );
     let options = Options::new(config.store.path.clone(), key);
     Parts {
-        store: Store::open(options, now()).expect("a store"),
+        store: Store::open(options).expect("a store"),
         quarantine: quarantine.expect("a quarantine"),
+        calendar: Calendar::open(&config.store.path.join("clock")),
         feed: Feed::open(&config.store.path, now()),
     }
 }

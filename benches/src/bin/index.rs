@@ -326,7 +326,7 @@ fn scan(store: &Store) {
 
 fn open(root: &Path, now: Timestamp, what: &str) -> Store {
     let before = Instant::now();
-    let store = Store::open(options(root), now).expect("open");
+    let store = Store::open(options(root)).expect("open");
     let opened = before.elapsed();
     store.settle().expect("settle");
     println!(
@@ -417,7 +417,7 @@ fn expire(root: &Path, now: Timestamp) {
     let before = tree_octets(root);
     let mut options = options(root);
     options.retention = Duration::from_secs((DAYS - 1) * 86_400 - 3600);
-    let store = Store::open(options, now).expect("open");
+    let store = Store::open(options).expect("open");
     store.settle().expect("settle");
     let started = Instant::now();
     let expired = store.expire(now).expect("expire");
