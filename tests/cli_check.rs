@@ -14,7 +14,7 @@ tenant_id = "8b1b0ae4-2b1d-4d2e-9a3c-1c2b3a4d5e6f"
 domains = ["contoso.example"]
 client_id = "app"
 client_secret_file = "contoso.secret"
-journal_address = ["k3v9@journal.example.com"]
+journal_address = ["k3v9w2m8q7x4t6r1p5z0@journal.example.com"]
 "#;
 
 /// A directory with a configuration that is right in all but public trust.

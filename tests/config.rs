@@ -18,7 +18,7 @@ domains = ["Contoso.com", "bücher.example"]
 client_id = "app"
 client_secret_file = "contoso.secret"
 peers = ["exchange-online", "192.0.2.0/24"]
-journal_address = ["k3v9@journal.example.com"]
+journal_address = ["k3v9w2m8q7x4t6r1p5z0@journal.example.com"]
 "#;
 
 #[test]
@@ -69,7 +69,7 @@ fn values_are_read() {
     assert_eq!(tenant.peers[0], Peer::ExchangeOnline);
     assert_eq!(
         tenant.journal[0].address.as_str(),
-        "k3v9@journal.example.com"
+        "k3v9w2m8q7x4t6r1p5z0@journal.example.com"
     );
     assert_eq!(config.position("smtp.listen"), Some((3, 10)));
     assert_eq!(config.position("tenant.contoso.peers"), Some((10, 9)));
@@ -150,9 +150,9 @@ fn refusals_say_where_what_and_what_to_do() {
                 "{TENANT}{}",
                 TENANT
                     .replace("\"contoso\"", "\"fabrikam\"")
-                    .replace("k3v9@j", "K3V9@J")
+                    .replace("k3v9w2m8q7x4t6r1p5z0@j", "K3V9W2M8Q7X4T6R1P5Z0@J")
             ),
-            ":16:19: tenant.journal_address: K3V9@Journal.example.com belongs to the tenants \"contoso\" and \"fabrikam\"; give each tenant an address of its own",
+            ":16:19: tenant.journal_address: K3V9W2M8Q7X4T6R1P5Z0@Journal.example.com belongs to the tenants \"contoso\" and \"fabrikam\"; give each tenant an address of its own",
         ),
         (
             "one name, two tenants",
@@ -216,6 +216,23 @@ fn a_file_that_is_not_there_is_named() {
     let error = error.to_string();
     assert!(error.starts_with("/nonexistent/clawback.toml: "), "{error}");
     assert!(error.contains("--config"), "{error}");
+}
+
+#[test]
+fn a_guessable_journal_address_is_a_warning() {
+    for (address, expected) in [
+        ("k3v9w2m8q7x4t6r1p5z@journal.example.com", 1),
+        ("k3v9w2m8q7x4t6r1p5z0@journal.example.com", 0),
+    ] {
+        let text = TENANT.replace("k3v9w2m8q7x4t6r1p5z0@journal.example.com", address);
+        let warnings = parse(&text).unwrap().warnings;
+        assert_eq!(warnings.len(), expected, "{address}: {warnings:?}");
+        for warning in warnings {
+            let text = warning.to_string();
+            let place = "clawback.toml:8:19: tenant.journal_address: ";
+            assert!(text.contains(place) && text.contains("guessed"), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -386,6 +386,20 @@ fn an_inner_header_over_the_bound_leaves_the_envelope() {
 }
 
 #[test]
+fn a_part_header_over_the_bound_is_told() {
+    let part = "Content-Type: message/rfc822\r\n";
+    let octets = report(TO, FACTS).replace(part, &format!("X: {}\r\n{part}", repeat("a")));
+    let (report, _) = read("part header", &octets);
+    assert_eq!((report.kind, report.inner.present), (Kind::Report, false));
+    assert!(
+        report
+            .problems
+            .concat()
+            .contains("header of a part is too long")
+    );
+}
+
+#[test]
 fn a_large_attachment_costs_no_memory() {
     let start = report(TO, "");
     let (start, _) = start.split_at(start.len() - BOUNDARY.len() - 8);

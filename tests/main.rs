@@ -32,6 +32,7 @@ mod retract_support;
 mod retract_tenants;
 mod security_page;
 mod server_dialogues;
+mod server_flood;
 mod server_process;
 mod server_reports;
 mod server_session;

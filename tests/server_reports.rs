@@ -226,6 +226,48 @@ async fn many_recipients_are_recorded_and_too_many_are_quarantined() {
     );
 }
 
+/// Headers over the bound and nesting without end: the outer header decides what it is, so the report
+/// is kept whole; within the journaled message they cost what is read of that, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bombs_cost_what_is_read_of_them() {
+    let filler = format!("X-Filler: {}\r\n", "x".repeat(52)).repeat((10 << 20) / 64);
+    let service = Service::start().await;
+    let mut client = service.client().await;
+
+    let content = filler.clone() + &Mail::new("outer@tailspin.example").report();
+    let reply = client.deliver("", JOURNAL, &content).await;
+    assert_eq!(reply.text(), "250 2.0.0 message quarantined");
+    assert!(service.records("outer@tailspin.example").await.is_empty());
+    let kept = service.quarantined();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].meta.kind, "malformed");
+    assert!(kept[0].meta.reason.contains("outer header"), "{kept:?}");
+    assert!(
+        service.quarantined_octets(&kept[0]) == content.as_bytes(),
+        "octet for octet"
+    );
+
+    let mut header = Mail::new("header@tailspin.example");
+    header.inner_header = filler;
+    let mut nested = Mail::new("nested@tailspin.example");
+    let multipart = |level| format!("Content-Type: multipart/mixed; boundary=b{level}x\r\n");
+    nested.inner_header = multipart(0);
+    nested.body = (0..100_000)
+        .map(|level| format!("--b{level}x\r\n{}\r\n", multipart(level + 1)))
+        .collect();
+    for mail in [header, nested] {
+        let id = &mail.message_id;
+        let reply = client.deliver("", JOURNAL, &mail.report()).await;
+        assert_eq!(reply.text(), "250 2.0.0 report recorded, 1 recipients");
+        let records = service.records(id).await;
+        assert_eq!(records.len(), 1, "{id}");
+        let record = &records[0];
+        assert!(record.inner.present && record.inner.partly_read, "{id}");
+        assert_eq!(record.subject.as_deref(), Some("Invoice 4711"), "{id}");
+        assert_eq!(record.recipients.len(), 1, "{id}");
+    }
+}
+
 /// Addresses of any length: those that are too long are none, and the report is taken. It is not put
 /// off for ever because it fits into no frame of the log.
 #[tokio::test]

@@ -7,10 +7,11 @@ use clawback::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::service::JOURNAL;
-use crate::support::{Mail, Service};
+use crate::support::service::{JOURNAL, changed, metric};
+use crate::support::{Client, Mail, Service};
 
 /// Where the log of a test goes.
 #[derive(Clone, Default)]
@@ -20,6 +21,27 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
+
+    /// The lines of our own.
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let text = self.text();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &serde_json::Value| line["target"] != "rustls")
+            .collect()
+    }
+}
+
+/// Begins to log what this thread does, at every level. The tasks of a test run on its thread.
+fn logging() -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
 }
 
 impl Write for Log {
@@ -45,15 +67,7 @@ impl MakeWriter<'_> for Log {
 /// and what a stranger wrote cannot begin a line of its own.
 #[tokio::test]
 async fn a_report_is_one_log_line_without_its_content() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    // The tasks of this test run on its thread.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = logging();
     let service = Service::start().await;
     let mut client = service.client().await;
     let mut mail = Mail::new("logged@x.example").with_recipients(2);
@@ -65,12 +79,7 @@ async fn a_report_is_one_log_line_without_its_content() {
     let reply = client.deliver("", JOURNAL, &mail.report()).await;
     assert_eq!(reply.code, 250, "{reply:?}");
 
-    let text = log.text();
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|line: &serde_json::Value| line["target"] != "rustls")
-        .collect();
+    let (text, lines) = (log.text(), log.lines());
     let recorded: Vec<_> = lines
         .iter()
         .filter(|line| line["message"] == "report recorded")
@@ -104,6 +113,60 @@ async fn a_report_is_one_log_line_without_its_content() {
     }
 }
 
+/// What is short is told at the normal level, once, however often it comes.
+#[tokio::test]
+async fn trouble_is_told_and_not_repeated() {
+    let (log, _guard) = logging();
+    let config = changed(&[(
+        "hostname = \"localhost\"",
+        "hostname = \"localhost\"\nmax_memory = \"16 KiB\"\nmax_connections_per_peer = 2",
+    )]);
+    let service = Service::with(&config).await;
+    let (mut first, mut second) = (service.client().await, service.client().await);
+    let commands = format!("MAIL FROM:<>\r\nRCPT TO:<{JOURNAL}>\r\nDATA\r\n");
+    first.send(commands.as_bytes()).await;
+    for expected in [250, 250, 354] {
+        assert_eq!(first.reply().await.code, expected);
+    }
+    for _ in 0..5 {
+        second.send(commands.as_bytes()).await;
+        for expected in [250, 250, 452] {
+            assert_eq!(second.reply().await.code, expected);
+        }
+    }
+    for _ in 0..5 {
+        let rest = Client::connect(service.address()).await.rest().await;
+        assert!(rest.starts_with("421 "), "{rest}");
+    }
+    let log_directory = service.directory.path().join("data/log");
+    service.parts.store.settled().await;
+    std::fs::remove_dir_all(&log_directory).unwrap();
+    std::fs::write(&log_directory, "no directory").unwrap();
+    drop(first);
+    for number in 0..5 {
+        let mail = Mail::new(&format!("trouble-{number}@x.example"));
+        let mut reply = second.deliver("", JOURNAL, &mail.report()).await;
+        // The memory of the first comes back when its end was seen.
+        while reply.code == 452 {
+            reply = second.deliver("", JOURNAL, &mail.report()).await;
+        }
+        assert_eq!(reply.code, 451, "{reply:?}");
+    }
+    let told: Vec<_> = log
+        .lines()
+        .into_iter()
+        .filter(|line| line["level"] != "DEBUG" && line["times"] == 1)
+        .map(|line| (line["level"].clone(), line["reason"].clone()))
+        .collect();
+    let expected = [
+        ("WARN", "memory"),
+        ("WARN", "too_many_from_peer"),
+        ("ERROR", "storage_failed"),
+    ];
+    let expected = expected.map(|(level, reason)| (level.into(), reason.into()));
+    assert_eq!(told, expected, "{}", log.text());
+}
+
 /// One plain GET; status line and body.
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -116,12 +179,31 @@ async fn get(address: std::net::SocketAddr, path: &str) -> String {
 
 #[tokio::test]
 async fn the_metrics_page_tells_what_happened() {
-    let service = Service::start().await;
+    // All tests of this process share one page: this tenant is of this test alone.
+    let config = changed(&[("name = \"contoso\"", "name = \"counted\"")]);
+    let service = Service::with(&config).await;
+    const REFUSED: &str = "clawback_refusals_total{reason=\"unknown_recipient\"}";
+    const COMMITS: &str = "clawback_commit_seconds_count";
+    let (refused, commits) = (service.metric(REFUSED), service.metric(COMMITS));
     let mut client = service.client().await;
-    let reply = client
-        .deliver("", JOURNAL, &Mail::new("counted@x.example").report())
-        .await;
-    assert_eq!(reply.code, 250, "{reply:?}");
+    let mail = |name: &str| Mail::new(&format!("{name}@x.example"));
+    let mut stranger = mail("stranger");
+    stranger.originator_org = Some("attacker.example".to_owned());
+    let mut other = mail("other");
+    other.marked = false;
+    let malformed = mail("malformed")
+        .report()
+        .replace("Recipient: ", "Nobody: ");
+    for content in [
+        mail("one").report(),
+        mail("two").report(),
+        stranger.report(),
+        other.report(),
+        malformed,
+    ] {
+        let reply = client.deliver("", JOURNAL, &content).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
     assert_eq!(client.command("MAIL FROM:<>").await.code, 250);
     assert_eq!(client.command("RCPT TO:<nobody@x.example>").await.code, 550);
 
@@ -138,11 +220,21 @@ async fn the_metrics_page_tells_what_happened() {
         stopped,
     ));
     let page = get(address, "/metrics").await;
+    for (outcome, expected) in [
+        ("recorded", 2.0),
+        ("unproven", 1.0),
+        ("not_report", 1.0),
+        ("malformed", 1.0),
+        ("deferred", 0.0),
+    ] {
+        let name = format!("clawback_reports_total{{tenant=\"counted\",outcome=\"{outcome}\"}}");
+        let found = metric(&page, &name);
+        assert!((found - expected).abs() < 0.5, "{outcome}: {found}");
+    }
+    assert!(metric(&page, REFUSED) >= refused + 1.0, "{page}");
+    assert!(metric(&page, COMMITS) >= commits + 2.0, "{page}");
     for expected in [
-        "clawback_reports_total{tenant=\"contoso\",outcome=\"recorded\"}",
-        "clawback_refusals_total{reason=\"unknown_recipient\"}",
-        "clawback_seconds_since_last_report{tenant=\"contoso\"}",
-        "clawback_commit_seconds_count",
+        "clawback_seconds_since_last_report{tenant=\"counted\"}",
         "clawback_answer_seconds_count",
         "clawback_connections ",
         "clawback_index_lag_frames ",

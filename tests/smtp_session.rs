@@ -350,6 +350,23 @@ fn a_session_may_last_while_messages_come() {
     }
 }
 
+/// Content is judged by its rate, however short the time-out.
+#[test]
+fn dripping_content_ends_with_a_short_time_out() {
+    let mut bare = Bare::with_recipient(Settings {
+        idle_timeout: Duration::from_millis(500),
+        ..clear_settings()
+    });
+    bare.send("DATA\r\n");
+    for _ in 0..2 {
+        assert!(!bare.has(&Did::Closed));
+        bare.elapse(Duration::from_millis(300));
+        bare.send("a");
+    }
+    assert_eq!(bare.codes(), ["354", "421"]);
+    assert_eq!(bare.did.last(), Some(&Did::Closed));
+}
+
 #[test]
 fn content_refused_at_its_beginning_is_not_owed_an_end() {
     let mut bare = Bare::with_recipient(clear_settings());

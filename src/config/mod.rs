@@ -20,9 +20,11 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::journal::Limits;
+
 pub use reader::Problem;
 pub use secret::{Secret, SecretError, located};
-pub use tenant::{Cloud, Credential, Journal, Origin, Tenant};
+pub use tenant::{Cloud, Credential, Journal, Tenant};
 pub use value::{Peer, Size, Span, exchange_online};
 
 use reader::Reader;
@@ -293,6 +295,14 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// What a report may hold at most.
+    pub fn journal_limits(&self) -> Limits {
+        Limits {
+            max_recipients: self.smtp.max_recipients_per_report,
+            ..Limits::default()
+        }
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors

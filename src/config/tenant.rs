@@ -1,6 +1,7 @@
 //! `[[tenant]]`: whose reports are taken, and how its mailboxes are reached.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -10,6 +11,7 @@ use url::{Host, Url};
 use super::reader::{Choice, Section};
 use super::secret::{Secret, SecretError, located};
 use super::value::{Peer, Wrong, is_host_name};
+use crate::journal::{Belief, Expected, Origin, Outer, belief};
 use crate::mail::{Address, TenantName};
 
 /// One tenant of Exchange Online.
@@ -87,15 +89,6 @@ impl Choice for Cloud {
     ];
 }
 
-/// What kind of Exchange writes a tenant's reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Exchange Online: every report carries stamps that name the tenant.
-    ExchangeOnline,
-    /// Exchange Server: the stamps may be absent.
-    ExchangeServer,
-}
-
 impl Choice for Origin {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("exchange-online", Self::ExchangeOnline),
@@ -118,6 +111,20 @@ impl Choice for Auth {
 }
 
 impl Tenant {
+    /// Why an outer header does not prove that this tenant sent the report; `None` if it does. Journal
+    /// address and peer are for the caller to check.
+    pub fn doubt(&self, outer: &Outer) -> Option<String> {
+        let expected = Expected {
+            tenant_id: Some(&self.tenant_id),
+            domains: &self.domains,
+            origin: self.origin,
+        };
+        match belief(outer, &expected) {
+            Belief::Proven => None,
+            Belief::Unproven(reason) => Some(reason),
+        }
+    }
+
     /// The client secret, if that is the credential.
     ///
     /// # Errors
@@ -307,9 +314,7 @@ fn journal(section: &mut Section<'_, '_>, tenant: &str, taken: &mut Taken) -> Ve
     let short: Vec<Address> = section.take("journal_address").unwrap_or_default();
     let at = section.span("journal_address");
     for address in short {
-        if let Some(wrong) = claim(&address, tenant, taken) {
-            section.reader.problem(at.clone(), wrong);
-        }
+        journal_address(section, at.clone(), &address, tenant, taken);
         journal.push(Journal {
             address,
             region: None,
@@ -357,18 +362,42 @@ fn long_form(mut section: Section<'_, '_>, tenant: &str, taken: &mut Taken) -> O
     if section.value("region").is_some() {
         section.not_yet("region");
     }
-    if let Some(wrong) = address
-        .as_ref()
-        .and_then(|address| claim(address, tenant, taken))
-    {
+    if let Some(address) = &address {
         let at = section.span("address");
-        section.reader.problem(at, wrong);
+        journal_address(&mut section, at, address, tenant, taken);
     }
     section.finish();
     address.map(|address| Journal {
         address,
         region: None,
     })
+}
+
+/// Characters of a local part that can hold 96 bits: letters and digits in one case have five each.
+const UNGUESSABLE: usize = 20;
+
+/// Notes an address, and tells what is wrong with it: whoever knows it can send reports.
+fn journal_address(
+    section: &mut Section<'_, '_>,
+    at: Range<usize>,
+    address: &Address,
+    tenant: &str,
+    taken: &mut Taken,
+) {
+    if let Some(wrong) = claim(address, tenant, taken) {
+        section.reader.problem(at.clone(), wrong);
+    }
+    if address.local_part().chars().count() < UNGUESSABLE {
+        let what = format!(
+            "tenant.journal_address: {address} can be guessed, and whoever knows it can send what \
+             looks like reports"
+        );
+        let mend = format!(
+            "give it {UNGUESSABLE} or more random letters and digits before the \"@\" (\"openssl rand -hex \
+             16\" makes some)"
+        );
+        section.reader.warning(at, Wrong::new(what, mend));
+    }
 }
 
 /// Notes whose address it is; what is wrong if another tenant, or the same, has it already.

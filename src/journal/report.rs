@@ -17,6 +17,17 @@ pub enum Kind {
     Malformed,
 }
 
+impl Kind {
+    /// The kind as `parse`, quarantine and metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::NotReport => "not_report",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// The field of the envelope part that named a recipient ([MS-XJRNL] 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -209,6 +220,14 @@ pub struct Report {
     pub inner: Inner,
     /// What was odd, for people. If it is no report or malformed, the last says why.
     pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Why it is no report, or one that cannot be read.
+    pub fn failure(&self) -> &str {
+        let last = self.problems.last();
+        last.map_or("it cannot be read", String::as_str)
+    }
 }
 
 /// `[u8; 32]` as 64 lower-case hexadecimal digits.

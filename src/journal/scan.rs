@@ -295,6 +295,10 @@ impl Body {
             Transfer::Identity
         });
         if self.envelope.is_some() {
+            if collector.over() {
+                self.problems
+                    .add("the header of a part is too long; the part was not looked into");
+            }
             if matches!(header.content_type(), "message/rfc822" | "message/global") {
                 self.part = Part::Message(transfer, Box::new(Walker::new(&self.limits)));
             }

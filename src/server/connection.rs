@@ -273,12 +273,7 @@ impl Connection {
             certificate: self.names.first().cloned(),
             reverse_path: transaction.reverse_path,
         };
-        match Content::begin(
-            &self.shared.parts,
-            &self.shared.budget,
-            &self.settings,
-            origin,
-        ) {
+        match Content::begin(Arc::clone(&self.shared), &self.settings, origin) {
             Ok(content) => {
                 self.content = Some(Box::new(content));
                 ContentAnswer::Accept

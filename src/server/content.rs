@@ -15,18 +15,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use metrics::{counter, histogram};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::book::Place;
-use super::memory::{Budget, Share};
+use super::memory::Share;
 use super::spool::Spool;
-use super::{Parts, Settings, clock};
-use crate::config;
+use super::{Settings, Shared, clock};
 use crate::escape;
 use crate::index::{CommitError, Draft, NewReport};
-use crate::journal::{self, Belief, Expected, Kind, Outer, Report, Scanner, Stage};
+use crate::journal::{self, Kind, Outer, Report, Scanner, Stage};
 use crate::mail::{ReversePath, TenantName};
 use crate::quarantine::{Meta, QuarantineError};
 use crate::smtp::Deferral;
@@ -37,6 +35,9 @@ const RECIPIENTS_AT_ONCE: usize = 1000;
 
 /// Memory is asked for in steps of so many octets, so that not each packet counts.
 const MEMORY_STEP: u64 = 16 * 1024;
+
+/// Why a message finds no memory.
+const NO_MEMORY: &str = "all sessions together hold smtp.max_memory";
 
 /// Where a message comes from and for whom it is.
 pub(super) struct Origin {
@@ -60,6 +61,15 @@ impl Origin {
         }
     }
 
+    /// Tells why the message cannot be taken now.
+    fn complain(&self, shared: &Shared, reason: Deferral, error: &str) {
+        let tenant = self.place.tenant.name.as_str();
+        let now = clock::now();
+        shared
+            .complaints
+            .deferred(reason, tenant, self.session, error, now);
+    }
+
     /// What the quarantine is told before the message is judged: enough to judge it again.
     fn meta(&self) -> Meta {
         let mut facts = BTreeMap::from([
@@ -76,7 +86,7 @@ impl Origin {
             tenant: self.place.tenant.name.clone(),
             received: clock::wall(),
             peer: self.peer(),
-            kind: kind_word(Kind::NotReport).to_owned(),
+            kind: Kind::NotReport.as_str().to_owned(),
             reason: "not judged".to_owned(),
             message_id: None,
             facts,
@@ -95,7 +105,7 @@ pub(super) enum Outcome {
 
 /// A message under way.
 pub(super) struct Content {
-    parts: Parts,
+    shared: Arc<Shared>,
     origin: Origin,
     scanner: Scanner,
     spool: Spool,
@@ -126,19 +136,18 @@ enum Fate {
 impl Content {
     /// Begins a message, if there is memory for one.
     pub(super) fn begin(
-        parts: &Parts,
-        budget: &Budget,
+        shared: Arc<Shared>,
         settings: &Settings,
         origin: Origin,
     ) -> Result<Self, Deferral> {
-        let mut share = budget.share();
+        let mut share = shared.budget.share();
         if !share.hold(MEMORY_STEP) {
+            origin.complain(&shared, Deferral::Memory, NO_MEMORY);
             return Err(Deferral::Memory);
         }
         Ok(Self {
-            parts: parts.clone(),
             scanner: Scanner::new(settings.journal.clone()),
-            spool: Spool::new(parts.quarantine.clone(), origin.meta()),
+            spool: Spool::new(shared.parts.quarantine.clone(), origin.meta()),
             unkept: None,
             draft: None,
             fate: Fate::Open,
@@ -146,6 +155,7 @@ impl Content {
             size: 0,
             began: clock::now(),
             origin,
+            shared,
         })
     }
 
@@ -171,7 +181,9 @@ impl Content {
     /// Goes on without the octets if they could not be written.
     fn note_unkept(&mut self, written: Result<(), QuarantineError>) {
         if let Err(error) = written {
-            self.unkept = Some(quarantine_trouble(&error));
+            let reason = quarantine_trouble(&error);
+            self.complain(reason, &error.to_string());
+            self.unkept = Some(reason);
             self.spool.drop_all();
         }
     }
@@ -213,11 +225,15 @@ impl Content {
     /// Writes the recipients that are known so far ahead of the report.
     async fn write_recipients(&mut self) -> Result<(), Deferral> {
         let recipients = self.scanner.take_recipients();
-        let draft = self.draft.get_or_insert_with(|| self.parts.store.begin());
-        draft
-            .recipients(recipients)
-            .await
-            .map_err(|error| commit_trouble(&error))
+        let draft = self
+            .draft
+            .get_or_insert_with(|| self.shared.parts.store.begin());
+        let written = draft.recipients(recipients).await;
+        written.map_err(|error| {
+            let reason = commit_trouble(&error);
+            self.complain(reason, &error.to_string());
+            reason
+        })
     }
 
     /// Accounts for the memory in use. When there is too little, what can be on the disk goes there.
@@ -230,6 +246,7 @@ impl Content {
         if self.hold() {
             Ok(())
         } else {
+            self.complain(Deferral::Memory, NO_MEMORY);
             Err(Deferral::Memory)
         }
     }
@@ -246,7 +263,7 @@ impl Content {
         self.fate = Fate::Lost(reason);
         self.draft = None;
         self.spool.drop_all();
-        self.scanner = Scanner::new(journal::Limits::default());
+        drop(self.take_scanner());
         // Less than before is always granted.
         let _: bool = self.share.hold(0);
     }
@@ -264,82 +281,59 @@ impl Content {
 
     /// The label for the metrics and the answer.
     async fn keep(self: Box<Self>) -> (&'static str, Outcome) {
-        let this = *self;
+        let mut this = *self;
         if let Fate::Lost(reason) = this.fate {
-            warn!(
-                tenant = this.origin.place.tenant.name.as_str(),
-                session = this.origin.session,
-                octets = this.size,
-                reason = ?reason,
-                "message deferred"
-            );
             return ("deferred", Outcome::Deferred(reason));
         }
-        let (scanner, rest) = this.split();
-        let report = scanner.finish();
-        let doubt = doubt(&rest.origin, &report.outer);
+        let report = this.take_scanner().finish();
+        let doubt = doubt(&this.origin, &report.outer);
         match (report.kind, doubt) {
-            (Kind::Report, None) => rest.index(report).await,
+            (Kind::Report, None) => this.index(report).await,
             (Kind::Report, Some(doubt)) => {
-                rest.quarantine(&report, format!("unproven: {doubt}")).await
+                let reason = format!("unproven: {doubt}");
+                this.quarantine(&report, "unproven", reason).await
             }
-            (Kind::NotReport, _) if rest.is_validation(&report.outer) => {
-                rest.validated(&report).await
+            (Kind::NotReport, _) if this.is_validation(&report.outer) => {
+                this.validated(&report).await
             }
-            (Kind::NotReport, _) => rest.quarantine(&report, "not_report".to_owned()).await,
+            (Kind::NotReport, _) => {
+                let kind = report.kind.as_str();
+                this.quarantine(&report, kind, kind.to_owned()).await
+            }
             (Kind::Malformed, _) => {
-                let problem = report.problems.last().cloned();
-                let problem = problem.unwrap_or_else(|| "it cannot be read".to_owned());
-                rest.quarantine(&report, format!("malformed: {problem}"))
-                    .await
+                let kind = report.kind.as_str();
+                let reason = format!("{kind}: {}", report.failure());
+                this.quarantine(&report, kind, reason).await
             }
         }
     }
 
-    fn split(self) -> (Scanner, Rest) {
-        let rest = Rest {
-            parts: self.parts,
-            origin: self.origin,
-            spool: self.spool,
-            unkept: self.unkept,
-            draft: self.draft,
-            _share: self.share,
-            size: self.size,
-            began: self.began,
-            now: clock::wall(),
-        };
-        (self.scanner, rest)
+    /// The scanner; an empty one stays.
+    fn take_scanner(&mut self) -> Scanner {
+        let empty = Scanner::new(journal::Limits::default());
+        std::mem::replace(&mut self.scanner, empty)
     }
-}
 
-/// A message whose content is whole, without its scanner.
-struct Rest {
-    parts: Parts,
-    origin: Origin,
-    spool: Spool,
-    unkept: Option<Deferral>,
-    draft: Option<Draft>,
-    _share: Share,
-    size: u64,
-    began: Instant,
-    now: Timestamp,
-}
+    fn complain(&self, reason: Deferral, error: &str) {
+        self.origin.complain(&self.shared, reason, error);
+    }
 
-impl Rest {
     /// Commits a proven report.
-    async fn index(self, report: Report) -> (&'static str, Outcome) {
+    async fn index(mut self, report: Report) -> (&'static str, Outcome) {
         let tenant = self.origin.place.tenant.name.clone();
+        let now = clock::wall();
         let new = NewReport {
             tenant: tenant.clone(),
             region: self.origin.place.region.clone(),
-            arrived: self.parts.calendar.stamp(self.now),
+            arrived: self.shared.parts.calendar.stamp(now),
             peer: self.origin.peer(),
             report,
         };
-        let draft = self.draft.unwrap_or_else(|| self.parts.store.begin());
+        let store = &self.shared.parts.store;
+        let draft = self.draft.take().unwrap_or_else(|| store.begin());
         match draft.commit(new).await {
             Ok(committed) => {
-                self.parts.feed.report(&tenant, self.now);
+                self.shared.parts.feed.report(&tenant, now);
                 info!(
                     tenant = tenant.as_str(),
                     session = self.origin.session,
@@ -353,19 +347,20 @@ impl Rest {
                 ("recorded", Outcome::Kept(text))
             }
             Err(error) => {
-                error!(
-                    tenant = tenant.as_str(),
-                    session = self.origin.session,
-                    error = ?error.to_string(),
-                    "a report cannot be committed; its sender will try again"
-                );
-                ("deferred", Outcome::Deferred(commit_trouble(&error)))
+                let reason = commit_trouble(&error);
+                self.complain(reason, &error.to_string());
+                ("deferred", Outcome::Deferred(reason))
             }
         }
     }
 
-    /// Puts the whole message aside.
-    async fn quarantine(self, report: &Report, reason: String) -> (&'static str, Outcome) {
+    /// Puts the whole message aside; `label` is for the metrics, `reason` for people.
+    async fn quarantine(
+        self,
+        report: &Report,
+        label: &'static str,
+        reason: String,
+    ) -> (&'static str, Outcome) {
         if let Some(reason) = self.unkept {
             return ("deferred", Outcome::Deferred(reason));
         }
@@ -373,12 +368,12 @@ impl Rest {
         let peer = self.origin.peer();
         let id = report.envelope.message_id.clone();
         let meta = Meta {
-            kind: kind_word(report.kind).to_owned(),
+            kind: report.kind.as_str().to_owned(),
             reason: reason.clone(),
             message_id: id
                 .or_else(|| report.outer.message_id.clone())
                 .map(|id| id.as_str().to_owned()),
-            received: self.parts.calendar.stamp(self.now),
+            received: self.shared.parts.calendar.stamp(clock::wall()),
             ..self.origin.meta()
         };
         match self.spool.quarantine(meta).await {
@@ -393,19 +388,13 @@ impl Rest {
                     reason = ?reason,
                     "message quarantined; see \"clawback quarantine show\""
                 );
-                (
-                    "quarantined",
-                    Outcome::Kept("message quarantined".to_owned()),
-                )
+                (label, Outcome::Kept("message quarantined".to_owned()))
             }
             Err(error) => {
-                error!(
-                    tenant = tenant.as_str(),
-                    session = self.origin.session,
-                    error = ?error.to_string(),
-                    "a message cannot be quarantined; its sender will try again"
-                );
-                ("deferred", Outcome::Deferred(quarantine_trouble(&error)))
+                let reason = quarantine_trouble(&error);
+                self.origin
+                    .complain(&self.shared, reason, &error.to_string());
+                ("deferred", Outcome::Deferred(reason))
             }
         }
     }
@@ -423,8 +412,8 @@ impl Rest {
     /// Remembers that the connector was validated.
     async fn validated(self, report: &Report) -> (&'static str, Outcome) {
         let tenant = self.origin.place.tenant.name.clone();
-        self.parts.feed.connector_validated(&tenant, self.now);
-        let feed = self.parts.feed.clone();
+        let feed = self.shared.parts.feed.clone();
+        feed.connector_validated(&tenant, clock::wall());
         let saved = tokio::task::spawn_blocking(move || feed.save()).await;
         match saved {
             Ok(Ok(())) => {
@@ -440,8 +429,8 @@ impl Rest {
             }
             // Its octets are still here: they say the same.
             _ => {
-                self.quarantine(report, "connector_validation".to_owned())
-                    .await
+                let reason = "connector_validation".to_owned();
+                self.quarantine(report, report.kind.as_str(), reason).await
             }
         }
     }
@@ -452,19 +441,7 @@ fn doubt(origin: &Origin, outer: &Outer) -> Option<String> {
     if !origin.listed {
         return Some("the peer is not on the tenant's list".to_owned());
     }
-    let tenant = &origin.place.tenant;
-    let expected = Expected {
-        tenant_id: Some(&tenant.tenant_id),
-        domains: &tenant.domains,
-        origin: match tenant.origin {
-            config::Origin::ExchangeOnline => journal::Origin::ExchangeOnline,
-            config::Origin::ExchangeServer => journal::Origin::ExchangeServer,
-        },
-    };
-    match journal::belief(outer, &expected) {
-        Belief::Proven => None,
-        Belief::Unproven(reason) => Some(reason),
-    }
+    origin.place.tenant.doubt(outer)
 }
 
 /// What to answer when a commit fails.
@@ -482,15 +459,6 @@ fn quarantine_trouble(error: &QuarantineError) -> Deferral {
     match error {
         QuarantineError::Full(_) => Deferral::QuarantineFull,
         _ => Deferral::StorageFailed,
-    }
-}
-
-/// The kind as the quarantine and `parse` name it.
-fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Report => "report",
-        Kind::NotReport => "not_report",
-        Kind::Malformed => "malformed",
     }
 }
 

@@ -195,7 +195,10 @@ fn greet(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
                 Refusal::TooManyFromPeer => "too_many_of_peer",
                 _ => "too_many",
             });
-            debug!(peer = %ip, reason = ?refusal, "connection refused");
+            let connections = shared.register.len();
+            shared
+                .complaints
+                .refused(refusal, ip, connections, clock::now());
             turn_away(
                 shared,
                 &stream,

@@ -5,7 +5,8 @@
 //! in the quarantine. Trouble on our side is 451 or 452, and the peer tries again.
 //!
 //! ```text
-//! listener   accepts; register: who is connected and who gives way; memory: what content may hold
+//! listener   accepts; register: who is connected and who gives way; memory: what content may hold;
+//!            complaint: trouble that comes often is told seldom
 //! connection one task a connection: octets → session → replies; tls: certificates, names of peers
 //! content    what becomes of a message; spool: its octets, as long as they may be needed
 //! book       whose journal address; feed: is each tenant's feed alive
@@ -14,6 +15,7 @@
 
 mod book;
 mod clock;
+mod complaint;
 mod connection;
 mod content;
 mod feed;
@@ -51,6 +53,7 @@ use crate::quarantine::Quarantine;
 use crate::smtp::{self, Reason, TlsPolicy};
 use crate::telemetry::metric;
 use book::Book;
+use complaint::Complaints;
 use memory::Budget;
 use register::{Limits, Register};
 use tls::Tls;
@@ -97,6 +100,7 @@ struct Shared {
     tls: Tls,
     register: Arc<Register>,
     budget: Budget,
+    complaints: Complaints,
     parts: Parts,
     tasks: TaskTracker,
     /// The service stops: no new connections and transactions.
@@ -144,10 +148,7 @@ impl Settings {
                 connections: section.max_connections.min(fit),
                 per_peer: section.max_connections_per_peer,
             },
-            journal: crate::journal::Limits {
-                max_recipients: section.max_recipients_per_report,
-                ..crate::journal::Limits::default()
-            },
+            journal: config.journal_limits(),
             config,
         }
     }
@@ -174,6 +175,7 @@ impl Receiver {
             settings: ArcSwap::from_pointee(settings),
             register: Arc::default(),
             budget: Budget::new(config.smtp.max_memory.octets()),
+            complaints: Complaints::default(),
             parts,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -96,6 +96,20 @@ pub enum Deferral {
     ShuttingDown,
 }
 
+impl Deferral {
+    /// The `reason` label of its refusal.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Memory => Reason::Memory,
+            Self::StorageFull => Reason::StorageFull,
+            Self::QuarantineFull => Reason::QuarantineFull,
+            Self::StorageFailed => Reason::StorageFailed,
+            Self::Internal => Reason::Internal,
+            Self::ShuttingDown => Reason::ShuttingDown,
+        }
+    }
+}
+
 /// Why a connection is turned away with 421.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -105,6 +119,17 @@ pub enum Refusal {
     TooManyFromPeer,
     /// The service is being stopped.
     ShuttingDown,
+}
+
+impl Refusal {
+    /// The `reason` label of its refusal.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::TooManyConnections => Reason::TooManyConnections,
+            Self::TooManyFromPeer => Reason::TooManyFromPeer,
+            Self::ShuttingDown => Reason::ShuttingDown,
+        }
+    }
 }
 
 /// Why the session answered with a reply of class 4 or 5: the `reason` label of a metric.

@@ -64,10 +64,11 @@ impl Times {
     }
 
     /// So many octets of content came. With enough of them the next window begins.
-    pub(super) const fn content_came(&mut self, octets: u64, idle: Duration) {
+    pub(super) fn content_came(&mut self, octets: u64, idle: Duration) {
         self.activity = self.now;
         self.window_octets = self.window_octets.saturating_add(octets);
-        if self.window_octets >= CONTENT_OCTETS_PER_SECOND.saturating_mul(idle.as_secs()) {
+        let enough = u128::from(CONTENT_OCTETS_PER_SECOND) * idle.as_millis() / 1000;
+        if u128::from(self.window_octets) >= enough {
             self.content_awaited();
         }
     }

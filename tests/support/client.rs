@@ -1,13 +1,16 @@
 //! An SMTP client that does exactly what a test says, over plain TCP or TLS.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -70,6 +73,22 @@ impl Client {
             sent.expect("the peer reads until it has to wait");
         }
         client
+    }
+
+    /// The same, and how many TLS records have come from the peer.
+    pub(crate) fn counting_records(self) -> (Self, Arc<AtomicUsize>) {
+        let records = Arc::<AtomicUsize>::default();
+        let stream = Records {
+            stream: self.stream,
+            header: Vec::new(),
+            left: 0,
+            records: Arc::clone(&records),
+        };
+        let client = Self {
+            stream: Box::new(stream),
+            unread: self.unread,
+        };
+        (client, records)
     }
 
     fn over(stream: TcpStream) -> Self {
@@ -273,6 +292,78 @@ impl Client {
             last = Some(reply);
         }
         last.expect("at least one chunk")
+    }
+}
+
+/// Counts the application data records of TLS (RFC 8446 §5.1) that pass.
+struct Records {
+    stream: Box<dyn Stream>,
+    /// What has come of a record's header: type, version, length.
+    header: Vec<u8>,
+    /// Octets of the record that are still to come.
+    left: usize,
+    records: Arc<AtomicUsize>,
+}
+
+impl Records {
+    fn came(&mut self, mut octets: &[u8]) {
+        const APPLICATION_DATA: u8 = 23;
+        while let Some((first, rest)) = octets.split_first() {
+            if self.left > 0 {
+                let passed = self.left.min(octets.len());
+                self.left -= passed;
+                octets = &octets[passed..];
+                continue;
+            }
+            // Before STARTTLS there are no records.
+            if !self.header.is_empty() || (20..=23).contains(first) {
+                self.header.push(*first);
+            }
+            octets = rest;
+            if let [kind, _, _, high, low] = self.header[..] {
+                let counts = kind == APPLICATION_DATA;
+                self.records.fetch_add(counts.into(), Ordering::Relaxed);
+                self.left = usize::from(u16::from_be_bytes([high, low]));
+                self.header.clear();
+            }
+        }
+    }
+}
+
+impl AsyncRead for Records {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.came(&buffer.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for Records {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, octets)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

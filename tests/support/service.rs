@@ -23,10 +23,10 @@ use super::Client;
 use super::report::TENANT_ID;
 
 /// The tenant's journal address.
-pub(crate) const JOURNAL: &str = "k3v9q7x2m5t8w4z6@journal.example";
+pub(crate) const JOURNAL: &str = "k3v9q7x2m5t8w4z6r1y0@journal.example";
 
 /// The journal address of the other tenant.
-pub(crate) const OTHER_JOURNAL: &str = "p8d2n6c4r7f3h5j9@journal.example";
+pub(crate) const OTHER_JOURNAL: &str = "p8d2n6c4r7f3h5j9b1v6@journal.example";
 
 /// Two tenants, loopback for a peer, everything else as it is by default.
 pub(crate) fn config_text() -> String {
@@ -163,11 +163,21 @@ impl Service {
         }
     }
 
-    /// The metrics as a scraper sees them.
-    pub(crate) fn metrics(&self) -> String {
+    /// The value of a metric with these labels, as a scraper sees it; 0 if there is none.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         self.receiver.publish_metrics();
-        clawback::telemetry::metrics().render()
+        metric(&clawback::telemetry::metrics().render(), name)
     }
+}
+
+/// The value of a metric with these labels on a page; 0 if it is not there.
+pub(crate) fn metric(page: &str, name: &str) -> f64 {
+    let values = page.lines().filter_map(|line| line.strip_prefix(name));
+    values
+        .filter_map(|value| value.strip_prefix(' '))
+        .map(|value| value.parse().expect("a number"))
+        .next()
+        .unwrap_or_default()
 }
 
 /// Writes certificate and key where the configuration names them.
