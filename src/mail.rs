@@ -128,7 +128,9 @@ impl FromStr for Address {
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0 || self.folded() == other.folded()
+        // Nearly all are ASCII; only then is nothing allocated.
+        self.0.eq_ignore_ascii_case(&other.0)
+            || !(self.0.is_ascii() && other.0.is_ascii()) && self.folded() == other.folded()
     }
 }
 

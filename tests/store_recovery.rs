@@ -63,11 +63,11 @@ fn copy_tree(from: &Path, to: &Path) {
 /// What may happen between two reports.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A report of a message, to some recipients.
+    /// A report of a message, to some recipients, each once.
     Keep {
         message: u64,
         report: u64,
-        recipients: Vec<u8>,
+        recipients: BTreeSet<u8>,
     },
     /// An orderly stop and a start.
     Reopen,
@@ -83,7 +83,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0u64..6, 0u64..4, proptest::collection::vec(0u8..5, 0..4))
+        8 => (0u64..6, 0u64..4, proptest::collection::btree_set(0u8..5, 0..4))
             .prop_map(|(message, report, recipients)| Step::Keep { message, report, recipients }),
         1 => Just(Step::Reopen),
         1 => Just(Step::Kill),

@@ -24,7 +24,7 @@ use super::bloom::{Bloom, mix};
 use super::codec::{DecodeError, Reader};
 use super::frame::Kept;
 use super::key::{Entry, Kind, TermHasher};
-use super::rows::{self, CHUNK_ROWS, Row, Span};
+use super::rows::{self, CHUNK_ROWS, Chunk, Row, Span};
 use super::summary::Summary;
 use crate::segment::Position;
 
@@ -296,9 +296,8 @@ impl OpenIndex {
         let (in_sled, in_memory) =
             ordinals.split_at(ordinals.partition_point(|ordinal| *ordinal < state.in_sled()));
         let mut found = Vec::new();
-        let mut take = |ordinal: u32, first: u32, rows: &[Row]| {
-            let row = rows.get((ordinal - first) as usize);
-            let row = *row.ok_or(DecodeError::Value("ordinal"))?;
+        let mut take = |ordinal: u32, row: Option<Row>| {
+            let row = row.ok_or(DecodeError::Value("ordinal"))?;
             if row.received >= received.0 && row.received <= received.1 {
                 found.push((ordinal, row));
             }
@@ -312,16 +311,17 @@ impl OpenIndex {
                 .and_then(|chunk| state.chunks.get(chunk));
             let (first, span) = *chunk.ok_or(DecodeError::Value("ordinal"))?;
             if rows::overlap(span, received) {
-                let rows = self.chunk(first)?;
-                ordinals
-                    .iter()
-                    .try_for_each(|ordinal| take(*ordinal, first, &rows))?;
+                let chunk = self.db.get(row_key(first))?;
+                let chunk = chunk.ok_or(DecodeError::Value("ordinal"))?;
+                let rows = Chunk::new(&chunk)?;
+                let row = |ordinal: u32| rows.row((ordinal - first) as usize);
+                ordinals.iter().try_for_each(|o| take(*o, row(*o)))?;
             }
         }
-        let first = state.in_sled();
+        let row = |ordinal: u32| state.rows.get((ordinal - state.in_sled()) as usize);
         in_memory
             .iter()
-            .try_for_each(|ordinal| take(*ordinal, first, &state.rows))?;
+            .try_for_each(|o| take(*o, row(*o).copied()))?;
         Ok(found)
     }
 
@@ -344,7 +344,7 @@ impl OpenIndex {
         self.db.scan_prefix(b"r").flat_map(|pair| {
             let rows = pair
                 .map_err(OpenError::from)
-                .and_then(|(_, value)| Ok(rows::unpack(&value)?));
+                .and_then(|(_, value)| Ok(Chunk::new(&value)?.rows().collect()));
             let (rows, error) = match rows {
                 Ok(rows) => (rows, None),
                 Err(error) => (Vec::new(), Some(Err(error))),
@@ -401,12 +401,6 @@ impl OpenIndex {
         Ok(self.db.range(start..=end))
     }
 
-    /// The chunk that begins with this ordinal.
-    fn chunk(&self, first: u32) -> Result<Vec<Row>, OpenError> {
-        let chunk = self.db.get(row_key(first))?;
-        Ok(rows::unpack(&chunk.ok_or(DecodeError::Value("ordinal"))?)?)
-    }
-
     /// Removes what a crash left of a batch that the watermark does not know.
     fn remove_unfinished(&self) -> Result<(), OpenError> {
         let (batches, reports) = {
@@ -433,9 +427,10 @@ impl OpenIndex {
         let batches = self.read().batches;
         let (mut rows, mut chunks) = (Vec::new(), Vec::new());
         for pair in self.db.scan_prefix(b"r") {
-            let chunk = rows::unpack(&pair?.1)?;
-            chunks.push((rows.len() as u32, rows::span(&chunk)));
-            rows.extend(chunk);
+            let first = rows.len();
+            rows.extend(Chunk::new(&pair?.1)?.rows());
+            let span = rows::span(rows.get(first..).unwrap_or_default());
+            chunks.push((first as u32, span));
         }
         let (mut filters, mut identities) = (Vec::new(), HashMap::new());
         for batch in 0..batches {

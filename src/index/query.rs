@@ -125,13 +125,8 @@ impl Query {
 
     fn matches_recipient(&self, record: &Record) -> bool {
         holds(self.recipient.as_ref(), |who| {
-            let folded = who.folded();
-            record.recipients.iter().any(|recipient| {
-                let address = recipient.address.as_str();
-                address == folded || address.eq_ignore_ascii_case(&folded) || {
-                    !address.is_ascii() && recipient.address.folded() == folded
-                }
-            })
+            let mut recipients = record.recipients.iter();
+            recipients.any(|recipient| recipient.address == *who)
         })
     }
 

@@ -82,12 +82,14 @@ impl Record {
             .unwrap_or(0);
         let received = reports.first()?.received();
         let mut record = Self::head(reports.get(head)?, received);
-        let most = reports.iter().map(|kept| kept.recipients.len()).max();
-        let mut recipients = IndexSet::with_capacity(most.unwrap_or_default());
+        // No report gives a recipient twice.
+        let mut united = (reports.len() > 1).then(IndexSet::new);
         for kept in reports {
-            record.take(kept, &mut recipients);
+            record.take(kept, &mut united);
         }
-        record.recipients = recipients.into_iter().collect();
+        if let Some(united) = united {
+            record.recipients = united.into_iter().collect();
+        }
         record.ids.sort_unstable();
         record.routes.sort_unstable();
         Some(record)
@@ -123,8 +125,8 @@ impl Record {
         }
     }
 
-    /// Takes in one report more, its recipients among the others.
-    fn take(&mut self, kept: Kept, recipients: &mut IndexSet<Recipient>) {
+    /// Takes in one report more, its recipients among the united ones unless it is the only report.
+    fn take(&mut self, kept: Kept, united: &mut Option<IndexSet<Recipient>>) {
         self.reports += 1;
         let (first, last) = self.arrivals;
         self.arrivals = (first.min(kept.arrived), last.max(kept.arrived));
@@ -158,11 +160,21 @@ impl Record {
             let place = self.network_message_ids.iter().position(|had| *had == id);
             place.unwrap_or(0) as u32
         });
-        for recipient in kept.recipients {
-            let (place, _) = recipients.insert_full(recipient);
-            if let Some(network) = network {
-                self.routes.push((place as u32, network));
+        let places: Vec<usize> = match united {
+            None => {
+                self.recipients = kept.recipients;
+                (0..self.recipients.len()).collect()
             }
+            Some(united) => {
+                let recipients = kept.recipients.into_iter();
+                recipients
+                    .map(|recipient| united.insert_full(recipient).0)
+                    .collect()
+            }
+        };
+        if let Some(network) = network {
+            let routes = places.into_iter().map(|place| (place as u32, network));
+            self.routes.extend(routes);
         }
         self.routes.dedup();
     }

@@ -28,7 +28,7 @@ pub(crate) struct Row {
 }
 
 /// Octets of a [`Row`].
-const ROW_OCTETS: usize = 16;
+pub(crate) const ROW_OCTETS: usize = 16;
 
 impl Row {
     fn octets(&self) -> [u8; ROW_OCTETS] {
@@ -59,10 +59,23 @@ pub(crate) fn pack(rows: &[Row]) -> Vec<u8> {
     octets
 }
 
-/// The rows of a chunk, if its checksum is right.
-pub(crate) fn unpack(chunk: &[u8]) -> Result<Vec<Row>, DecodeError> {
-    let rows = checked(chunk)?.chunks_exact(ROW_OCTETS);
-    Ok(rows.filter_map(Row::from_octets).collect())
+/// A chunk whose checksum is right; rows are decoded when they are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk<'a>(&'a [u8]);
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(octets: &'a [u8]) -> Result<Self, DecodeError> {
+        checked(octets).map(Self)
+    }
+
+    pub(crate) fn row(&self, number: usize) -> Option<Row> {
+        let row = self.0.get(number * ROW_OCTETS..)?;
+        Row::from_octets(row.get(..ROW_OCTETS)?)
+    }
+
+    pub(crate) fn rows(self) -> impl Iterator<Item = Row> + 'a {
+        self.0.chunks_exact(ROW_OCTETS).filter_map(Row::from_octets)
+    }
 }
 
 /// The times of a chunk's rows.

@@ -26,7 +26,7 @@ use super::block::{Packer, unpack};
 use super::bloom::{Bloom, mix};
 use super::codec::DecodeError;
 use super::key::{Entry, Kind};
-use super::rows::{self, CHUNK_OCTETS, CHUNK_ROWS, EVER, Row, Span};
+use super::rows::{self, CHUNK_OCTETS, CHUNK_ROWS, Chunk, EVER, ROW_OCTETS, Row, Span};
 use super::summary::Summary;
 use crate::segment::fsync_dir;
 
@@ -177,10 +177,11 @@ impl Run {
             if !rows::overlap(*span, received) {
                 continue;
             }
-            let rows = self.chunk(chunk)?;
+            let mut octets = [0; CHUNK_OCTETS];
+            let rows = self.chunk(chunk, &mut octets)?;
             for ordinal in ordinals {
-                let row = rows.get(*ordinal as usize % CHUNK_ROWS);
-                let row = *row.ok_or(RunError::Damaged("an ordinal beyond the rows"))?;
+                let row = rows.row(*ordinal as usize % CHUNK_ROWS);
+                let row = row.ok_or(RunError::Damaged("an ordinal beyond the rows"))?;
                 if row.received >= received.0 && row.received <= received.1 {
                     found.push((*ordinal, row));
                 }
@@ -195,17 +196,17 @@ impl Run {
         self.rows(&ordinals, EVER).map(drop)
     }
 
-    fn chunk(&self, chunk: usize) -> Result<Vec<Row>, RunError> {
-        let rows = (self.summary.reports as usize - chunk * CHUNK_ROWS).min(CHUNK_ROWS);
-        let missing = (CHUNK_ROWS - rows) * (CHUNK_OCTETS - 4) / CHUNK_ROWS;
-        let mut octets = [0; CHUNK_OCTETS];
+    fn chunk<'a>(
+        &self,
+        chunk: usize,
+        octets: &'a mut [u8; CHUNK_OCTETS],
+    ) -> Result<Chunk<'a>, RunError> {
+        let rows = (self.summary.reports as usize).saturating_sub(chunk * CHUNK_ROWS);
+        let missing = CHUNK_ROWS.saturating_sub(rows) * ROW_OCTETS;
         let octets = octets.split_at_mut(CHUNK_OCTETS - missing).0;
-        read_exact(
-            &self.file,
-            octets,
-            self.rows + (chunk * CHUNK_OCTETS) as u64,
-        )?;
-        Ok(rows::unpack(octets)?)
+        let offset = self.rows + (chunk * CHUNK_OCTETS) as u64;
+        read_exact(&self.file, octets, offset)?;
+        Ok(Chunk::new(octets)?)
     }
 
     /// Gives `take` every entry in order: also a check of every block.

@@ -21,6 +21,8 @@ use super::{FRAME_OVERHEAD, Frame, SegmentError};
 pub const HEADER_OCTETS: u64 = 1024;
 /// Octets of one copy of the header.
 const COPY_OCTETS: usize = 512;
+/// Octets read for a frame before its length is known: most reports are shorter.
+const FIRST_READ: usize = 1024;
 const MAGIC: &[u8; 8] = b"CLAWBACK";
 /// Layout of header and frames that this version writes.
 const FORMAT: u32 = 1;
@@ -295,11 +297,22 @@ impl Segment {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(no_frame()),
             other => other.map_err(SegmentError::io(&self.path)),
         };
-        let mut head = [0; FRAME_OVERHEAD];
-        exact(&mut head, offset)?;
-        let head = decode_head(&head, self.header.salt, offset).ok_or_else(no_frame)?;
-        let mut payload = vec![0; head.length];
-        exact(&mut payload, offset + octets(FRAME_OVERHEAD))?;
+        // Nearly all frames are whole in the first read.
+        let mut first = [0; FIRST_READ];
+        let read = self.file.read_at(&mut first, offset);
+        let read = read.map_err(SegmentError::io(&self.path))?;
+        let (head, rest) = first
+            .get(..read)
+            .and_then(|first| first.split_at_checked(FRAME_OVERHEAD))
+            .ok_or_else(no_frame)?;
+        let head = decode_head(head, self.header.salt, offset).ok_or_else(no_frame)?;
+        let mut payload = Vec::with_capacity(head.length);
+        payload.extend_from_slice(rest.get(..head.length).unwrap_or(rest));
+        let had = payload.len();
+        payload.resize(head.length, 0);
+        if let Some(missing) = payload.get_mut(had..).filter(|missing| !missing.is_empty()) {
+            exact(missing, offset + octets(FRAME_OVERHEAD + had))?;
+        }
         if !payload_fits(head, self.header.salt, offset, &payload) {
             return Err(no_frame());
         }

@@ -4,6 +4,7 @@
 //! real ones in what counts here: 4.4 recipients on average out of 20,000 users, 40,000 senders, six
 //! words of subject, references, attachments and URLs, one in thirty a fork of an earlier message.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,10 +97,15 @@ fn recipients(report: u64) -> Vec<Recipient> {
         85..=98 => 5 + random(report, 8) % 13,
         _ => 50 + random(report, 8) % 150,
     };
-    (0..count)
-        .map(|place| Recipient {
-            address: user(skewed(random(report, 100 + place), USERS)).parse().expect("address"),
-            field: if place == 0 { Field::To } else { Field::Cc },
+    // Each once, as a parsed report gives them.
+    let users: BTreeSet<u64> = (0..count)
+        .map(|place| skewed(random(report, 100 + place), USERS))
+        .collect();
+    (0..)
+        .zip(users)
+        .map(|(place, number)| Recipient {
+            address: user(number).parse().expect("address"),
+            field: if place == 0u64 { Field::To } else { Field::Cc },
             expanded_from: (count > 20).then(|| "everyone@contoso.example".parse().expect("address")),
             forwarded_from: None,
         })
