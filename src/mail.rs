@@ -349,6 +349,23 @@ impl<'de> Deserialize<'de> for RecordId {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        /// Equal means equal when folded, and equal addresses have equal hashes; the Kelvin sign folds
+        /// to an ASCII letter.
+        #[test]
+        fn equality_and_hash_are_of_the_folded_form(
+            [a, b] in proptest::array::uniform2("[aAkK\u{212a}]{1,2}[x]{0,70}@[éÉ]{0,1}[bB]"),
+        ) {
+            use std::hash::BuildHasher as _;
+            let [a, b] = [a, b].map(|text| text.parse::<Address>().unwrap());
+            proptest::prop_assert_eq!(a == b, a.folded() == b.folded());
+            if a == b {
+                let state = std::hash::RandomState::new();
+                proptest::prop_assert_eq!(state.hash_one(&a), state.hash_one(&b));
+            }
+        }
+    }
+
     #[test]
     fn addresses() {
         for (name, text, expected) in [
