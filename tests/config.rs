@@ -120,6 +120,21 @@ fn refusals_say_where_what_and_what_to_do() {
             ":2:19: smtp.max_connections: 0 is no whole number above 0",
         ),
         (
+            "no size",
+            "[smtp]\nmax_memory = \"0 B\"\n",
+            ":2:14: smtp.max_memory: \"0 B\" is no size above 0; write",
+        ),
+        (
+            "no time",
+            "[store]\nretention = \"0 s\"\n",
+            ":2:13: store.retention: \"0 s\" is no duration above 0; write",
+        ),
+        (
+            "no journal address",
+            &format!("{TENANT}[[tenant.journal]]\n"),
+            "tenant.journal.address: is missing; write the address",
+        ),
+        (
             "choice",
             "[smtp]\ntls = \"requird\"\n",
             ":2:7: smtp.tls: \"requird\" is not known; write one of \"required\", \"optional\"",

@@ -358,7 +358,8 @@ impl Value for PathBuf {
 impl Value for Size {
     fn read(value: &DeValue<'_>, _: &Path) -> Result<Self, (Option<Range<usize>>, Wrong)> {
         const MEND: &str = "write a whole number and a unit, such as \"200 MiB\"";
-        match value.as_str().map(str::parse) {
+        match value.as_str().map(str::parse::<Self>) {
+            Some(Ok(size)) if size.octets() == 0 => wrong(value, "no size above 0", MEND),
             Some(Ok(size)) => Ok(size),
             _ => wrong(value, "no size", MEND),
         }
@@ -370,6 +371,7 @@ impl Value for Duration {
         const MEND: &str =
             "write a whole number and a unit, such as \"30 s\", \"5 min\", \"24 h\", \"90 days\"";
         match value.as_str().map(str::parse::<Span>) {
+            Some(Ok(span)) if span.0.is_zero() => wrong(value, "no duration above 0", MEND),
             Some(Ok(span)) => Ok(span.0),
             _ => wrong(value, "no duration", MEND),
         }

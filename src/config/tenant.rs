@@ -195,6 +195,13 @@ fn read_one(mut section: Section<'_, '_>, taken: &mut Taken) -> Option<Tenant> {
     let peers = section
         .take("peers")
         .unwrap_or_else(|| vec![Peer::ExchangeOnline]);
+    if peers.is_empty() {
+        section.warning(
+            "peers",
+            "is empty: every report of this tenant is unproven",
+            "write [\"exchange-online\"]",
+        );
+    }
     let journal = journal(&mut section, &label, taken);
     let origin = section.take("origin").unwrap_or(Origin::ExchangeOnline);
     let graph_url = endpoint(&mut section, "graph_url");
@@ -358,7 +365,15 @@ fn journal(section: &mut Section<'_, '_>, tenant: &str, taken: &mut Taken) -> Ve
 }
 
 fn long_form(mut section: Section<'_, '_>, tenant: &str, taken: &mut Taken) -> Option<Journal> {
+    let given = section.value("address").is_some();
     let address: Option<Address> = section.take("address");
+    if !given {
+        section.problem(
+            "address",
+            "is missing",
+            "write the address that its reports come to",
+        );
+    }
     if section.value("region").is_some() {
         section.not_yet("region");
     }
