@@ -136,6 +136,50 @@ fn every_problem_has_its_place_and_its_mend() {
             "write the secret there",
         ),
         (
+            "store key is none",
+            |directory| fs::write(directory.join("store.key"), "short\n").unwrap(),
+            "fail",
+            "store",
+            "store.key: not a store key",
+            "backup",
+        ),
+        (
+            "store key missing beside data",
+            |directory| fs::create_dir_all(directory.join("data/log")).unwrap(),
+            "fail",
+            "store",
+            "store.key is missing",
+            "restore it from your backup",
+        ),
+        (
+            "no authorities",
+            |directory| {
+                let path = directory.join("clawback.toml");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(path, text + "ca_file = \"ca.pem\"\n").unwrap();
+            },
+            "fail",
+            "network",
+            "clawback.toml:15:11: tenant.contoso.ca_file",
+            "remove the line",
+        ),
+        (
+            "something else at the socket",
+            |directory| {
+                let path = directory.join("clawback.toml");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(
+                    path,
+                    text.replace("[admin]\n", "[admin]\nsocket = \"contoso.secret\"\n"),
+                )
+                .unwrap();
+            },
+            "fail",
+            "admin",
+            "contoso.secret is no socket",
+            "move it away",
+        ),
+        (
             "open secret",
             |directory| {
                 let path = directory.join("contoso.secret");

@@ -137,7 +137,9 @@ fn files_that_cannot_be_read_are_named_and_the_others_are_read() {
         "{}",
         ended.stderr
     );
-    assert_eq!(ended.documents().len(), 1);
+    let documents = ended.documents();
+    assert_eq!(documents.len(), 1);
+    assert_eq!(documents[0]["file"], paths[0].to_str().unwrap());
 }
 
 /// What a sender wrote does not reach the terminal as more than text.

@@ -97,6 +97,10 @@ fn doubtful_mail_waits_in_the_quarantine() {
         assert_eq!(ended.code, 2);
         assert!(ended.stderr.contains("--yes"), "{}", ended.stderr);
     }
+    // What was not done is no success, and a quiet command still says so.
+    let kept = service.run(&["--quiet", "quarantine", "accept", &other, "--yes"]);
+    assert_eq!(kept.code, 1, "{}", kept.stderr);
+    assert!(kept.stdout.contains("kept"), "{}", kept.stdout);
     let accepted = service.run(&["--json", "quarantine", "accept", &unproven, "--yes"]);
     assert_eq!(
         accepted.documents()[0]["outcome"],

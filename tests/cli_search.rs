@@ -97,6 +97,9 @@ fn searches_that_find_nothing_are_exit_1() {
         (&["search", "--recipient", "nobody"], 2),
         (&["search", "--attachment-sha256", "abc"], 2),
         (&["search", "--tenant", "fabrikam"], 2),
+        (&["status", "--tenant", "fabrikam"], 2),
+        (&["store", "--tenant", "fabrikam"], 2),
+        (&["audit", "--tenant", "fabrikam"], 2),
     ] {
         let ended = service.run(arguments);
         assert_eq!(

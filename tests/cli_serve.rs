@@ -13,7 +13,7 @@ use crate::cli_serving::{Site, TENANT, change};
 #[test]
 fn refused_starts_say_why() {
     type Spoil = fn(&Site) -> Option<Box<dyn std::any::Any>>;
-    let cases: [(&str, Spoil, &str); 12] = [
+    let cases: [(&str, Spoil, &str); 14] = [
         (
             "port in use",
             |site| {
@@ -60,6 +60,25 @@ fn refused_starts_say_why() {
                 None
             },
             "certs/privkey.pem",
+        ),
+        (
+            "metrics port in use",
+            |site| {
+                let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+                let metrics = format!("metrics = \"{}\"\n[[tenant]]", taken.local_addr().unwrap());
+                change(site, "[[tenant]]", &metrics);
+                Some(Box::new(taken))
+            },
+            "admin.metrics 127.0.0.1:",
+        ),
+        (
+            "a directory for a certificate",
+            |site| {
+                fs::remove_file(site.path("certs/fullchain.pem")).unwrap();
+                fs::create_dir(site.path("certs/fullchain.pem")).unwrap();
+                None
+            },
+            "certs/fullchain.pem: the certificate cannot be read (Is a directory",
         ),
         (
             "no certificate in the file",

@@ -68,7 +68,10 @@ fn what_a_later_version_brings_is_refused_plainly() {
         (&["search", "--verdict", "spam"], "search --verdict"),
         (&["search", "--similar", "<a@x>"], "search --similar"),
         (&["retract", "--from-file", "-"], "retract --from-file"),
-        (&["retract", "--from-search"], "retract --from-search"),
+        (
+            &["retract", "--from-search", "--sender", "x", "--yes"],
+            "retract --from-search",
+        ),
         (
             &["retract", "<a@x>", "--include-sender"],
             "retract --include-sender",
@@ -93,6 +96,9 @@ fn wrong_usage_is_exit_2() {
         ),
         (&["search", "--until", "tomorrow"], "RFC 3339"),
         (&["search", "--limit", "many"], "--limit"),
+        (&["search", "--limit", "0"], "--limit"),
+        (&["--json", "search", "--csv"], "--csv"),
+        (&["search", "--csv", "--json"], "--csv"),
         (&["retract"], "MESSAGE"),
         (&["retract", "<a@x>", "--to", "trsh"], "soft-delete"),
         (&["retract", "rec_abc"], "26 base32 characters"),
@@ -125,8 +131,8 @@ fn a_service_that_is_not_there_is_exit_3() {
         &["show", "<a@x>"],
         &["jobs"],
         &["quarantine"],
-        &["store", "stats"],
-        &["audit", "show"],
+        &["store"],
+        &["audit"],
     ] {
         let ended = command()
             .args(arguments)

@@ -9,6 +9,7 @@ mod bare;
 mod cli_check;
 mod cli_command;
 mod cli_demo;
+mod cli_owner;
 mod cli_parse;
 mod cli_quarantine;
 mod cli_retract;

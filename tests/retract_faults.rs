@@ -270,6 +270,7 @@ async fn nothing_is_done_that_cannot_be_put_on_the_audit_log() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("audit"), "{error}");
+    assert_eq!(error.exit_code(), 3, "the service is in trouble: {error}");
     assert_eq!(bench.tenant.counts().moves, 0);
     assert!(worker.jobs().await.is_empty());
 }

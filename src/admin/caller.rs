@@ -131,7 +131,7 @@ pub(super) fn group_id(name: &str) -> Option<u32> {
 }
 
 /// The name of a user in `/etc/passwd`.
-fn user_name(uid: u32) -> Option<String> {
+pub(crate) fn user_name(uid: u32) -> Option<String> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tracing::info;
 
-use super::messages::check_tenant;
 use super::problem::Problem;
 use super::stream::{Gone, NDJSON, answer};
 use super::take::{Proof, judge, scanner};
@@ -23,7 +22,7 @@ use super::{Caller, Service, clock};
 use crate::config::Tenant;
 use crate::index::{Imported, Importer, NewReport, Store};
 use crate::journal::Report;
-use crate::mail::TenantName;
+use crate::mail::RecordId;
 
 /// Reports that may wait for the index.
 const WAITING: usize = 64;
@@ -38,7 +37,6 @@ pub(super) async fn import(
     let name = terms
         .get("tenant")
         .ok_or_else(|| Problem::usage("import needs a tenant"))?;
-    check_tenant(&service, Some(&TenantName::new(name)))?;
     let config = service.config();
     let Some(tenant) = config.tenant(name).cloned() else {
         return Err(Problem::usage("import needs a tenant"));
@@ -75,11 +73,30 @@ pub(super) async fn import(
             sink.fail(error);
             Gone
         })?;
-        for outcome in &outcomes {
-            sink.document(outcome)?;
+        for (number, told) in outcomes.into_iter().enumerate() {
+            sink.document(&told.document(number + 1))?;
         }
         Ok(())
     }))
+}
+
+/// What became of a message. Millions of them wait for the end of an import.
+enum Told {
+    New(RecordId),
+    Known(RecordId),
+    NotAdded(&'static str, Box<str>),
+}
+
+impl Told {
+    fn document(self, number: usize) -> Value {
+        match self {
+            Self::New(id) => json!({ "number": number, "outcome": "new", "id": id }),
+            Self::Known(id) => json!({ "number": number, "outcome": "known", "id": id }),
+            Self::NotAdded(word, why) => {
+                json!({ "number": number, "outcome": word, "detail": why })
+            }
+        }
+    }
 }
 
 /// Judges and adds each report; what became of each is true once this returns.
@@ -88,18 +105,14 @@ fn run(
     tenant: &Tenant,
     mut waiting: mpsc::Receiver<Result<Report, String>>,
     now: Timestamp,
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Told>, String> {
     let mut importer = store.import().map_err(|error| error.to_string())?;
     let mut outcomes = Vec::new();
     while let Some(report) = waiting.blocking_recv() {
-        let number = outcomes.len() + 1;
-        let outcome = match report {
+        outcomes.push(match report {
             Ok(report) => add(&mut importer, tenant, report, now)?,
-            Err(broken) => json!({ "outcome": "failed", "detail": broken }),
-        };
-        let mut outcome = outcome;
-        outcome["number"] = json!(number);
-        outcomes.push(outcome);
+            Err(broken) => Told::NotAdded("failed", broken.into()),
+        });
     }
     importer.finish().map_err(|error| error.to_string())?;
     Ok(outcomes)
@@ -110,9 +123,9 @@ fn add(
     tenant: &Tenant,
     report: Report,
     now: Timestamp,
-) -> Result<Value, String> {
+) -> Result<Told, String> {
     if let Err(refused) = judge(&report, tenant, Proof::Needed) {
-        return Ok(json!({ "outcome": refused.outcome, "detail": refused.detail }));
+        return Ok(Told::NotAdded(refused.outcome, refused.detail.into()));
     }
     // Retention counts from the report's own date, which its writer may have set to any day.
     let own = report
@@ -127,11 +140,11 @@ fn add(
         peer: "import".into(),
         report,
     };
-    let (outcome, committed) = match importer.add(new).map_err(|error| error.to_string())? {
-        Imported::New(committed) => ("new", committed),
-        Imported::Known(committed) => ("known", committed),
-    };
-    Ok(json!({ "outcome": outcome, "id": committed.record }))
+    let imported = importer.add(new).map_err(|error| error.to_string())?;
+    Ok(match imported {
+        Imported::New(committed) => Told::New(committed.record),
+        Imported::Known(committed) => Told::Known(committed.record),
+    })
 }
 
 /// Cuts the request into messages.

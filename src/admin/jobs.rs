@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::messages::{check_tenant, named};
+use super::messages::named;
 use super::problem::Problem;
 use super::stream::{NDJSON, answer, document};
-use super::{Caller, Service};
+use super::{Caller, Service, check_tenant};
 use crate::cli::Exit;
 use crate::mail::{Address, TenantName};
 use crate::retract::Action;
@@ -53,8 +53,8 @@ pub(super) async fn start(
     let action: Action = action
         .parse()
         .map_err(|error| Problem::usage(format!("{error}")))?;
+    check_tenant(&service.config(), order.tenant.as_ref())?;
     let tenant = order.tenant.as_deref().map(TenantName::new);
-    check_tenant(&service, tenant.as_ref())?;
     let mut records = Vec::new();
     for message in &order.messages {
         let found = named(&service, message, tenant.clone()).await?;
@@ -94,7 +94,6 @@ pub(super) async fn list(
     Query(terms): Query<HashMap<String, String>>,
 ) -> Result<Response, Problem> {
     let tenant = terms.get("tenant").map(|name| TenantName::new(name));
-    check_tenant(&service, tenant.as_ref())?;
     let jobs = service.parts.worker.jobs().await;
     Ok(answer(NDJSON, move |sink| {
         for job in &jobs {
@@ -129,6 +128,8 @@ pub(super) async fn show(
         Some(job) => Some(job),
         None => worker.job(&id).await,
     };
+    let wanted = terms.get("tenant");
+    let job = job.filter(|job| wanted.is_none_or(|tenant| job["tenant"] == tenant.as_str()));
     document(&job.ok_or_else(|| Problem::not_found(format!("there is no job {id:?}")))?)
 }
 

@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::stream::{Gone, NDJSON, Sink, answer};
 use super::{Service, clock};
 use crate::index::{Query, Record, Store, SubjectTerm};
+use crate::journal::registrable_domain;
 use crate::mail::{MessageId, RecordId, TenantName};
 
 /// How far back a search goes that names no time and nothing else that is rare.
@@ -27,7 +28,6 @@ pub(super) async fn search(
 ) -> Result<Response, Problem> {
     let csv = terms.get("format").is_some_and(|format| format == "csv");
     let query = query(&terms, clock::now())?;
-    check_tenant(&service, query.tenant.as_ref())?;
     let store = service.parts.store.clone();
     if csv {
         return Ok(answer("text/csv; charset=utf-8", move |sink| {
@@ -80,7 +80,6 @@ pub(super) async fn show(
     Parameters(terms): Parameters<Terms>,
 ) -> Result<Response, Problem> {
     let tenant = terms.get("tenant").map(|name| TenantName::new(name));
-    check_tenant(&service, tenant.as_ref())?;
     let records = named(&service, &message, tenant).await?;
     let jobs = service.parts.worker.jobs_by_record().await;
     Ok(answer(NDJSON, move |sink| {
@@ -134,31 +133,6 @@ fn document(jobs: &HashMap<RecordId, Vec<String>>, record: &Record) -> Value {
     document
 }
 
-/// A tenant that the configuration does not have is more likely mistyped than empty.
-pub(super) fn check_tenant(service: &Service, tenant: Option<&TenantName>) -> Result<(), Problem> {
-    let Some(tenant) = tenant else {
-        return Ok(());
-    };
-    let config = service.config();
-    if config.tenant(tenant.as_str()).is_some() {
-        return Ok(());
-    }
-    let known: Vec<&str> = config
-        .tenants
-        .iter()
-        .map(|tenant| tenant.name.as_str())
-        .collect();
-    Err(Problem::usage(format!(
-        "there is no tenant {:?}; the configuration has {}",
-        tenant.as_str(),
-        if known.is_empty() {
-            "none".into()
-        } else {
-            known.join(", ")
-        }
-    )))
-}
-
 /// Reads the terms of a search.
 fn query(terms: &Terms, now: Timestamp) -> Result<Query, Problem> {
     let mut query = Query::default();
@@ -191,7 +165,10 @@ fn query(terms: &Terms, now: Timestamp) -> Result<Query, Problem> {
                 query.attachment_sha256 =
                     Some(hash.ok_or_else(|| wrong("is no SHA-256: write 64 hexadecimal digits"))?);
             }
-            "url_domain" => query.url_domain = Some(value.to_lowercase()),
+            "url_domain" => {
+                let domain = registrable_domain(value);
+                query.url_domain = Some(domain.ok_or_else(|| wrong("is no domain"))?);
+            }
             "network_message_id" => query.network_message_id = Some(value.to_lowercase()),
             "references" => query.references = MessageId::new(value),
             "since" => {
@@ -253,6 +230,21 @@ mod tests {
         }
     }
 
+    /// The index has registrable domains, in A-labels.
+    #[test]
+    fn domains_of_urls_are_looked_for_as_they_are_indexed() {
+        for (given, expected) in [
+            ("evil.example", "evil.example"),
+            ("WWW.Evil.Example.", "evil.example"),
+            ("login.evil.co.uk", "evil.co.uk"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("192.0.2.7", "192.0.2.7"),
+        ] {
+            let query = read(&[("url_domain", given)]).unwrap();
+            assert_eq!(query.url_domain.as_deref(), Some(expected), "{given}");
+        }
+    }
+
     #[test]
     fn wrong_terms_are_named() {
         for (terms, expected) in [
@@ -265,6 +257,7 @@ mod tests {
             ([("since", "yesterday")], "RFC 3339"),
             ([("subject", "\"\"")], "no word to look for"),
             ([("colour", "red")], "there is no search term"),
+            ([("url_domain", "http://")], "is no domain"),
         ] {
             let error = read(&terms).unwrap_err();
             assert!(error.contains(expected), "{error}");

@@ -19,11 +19,12 @@ mod store;
 mod stream;
 mod take;
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -34,6 +35,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+pub(crate) use caller::user_name;
 pub use caller::{Authority, Peer};
 pub use socket::{SocketError, bind};
 
@@ -194,8 +196,31 @@ async fn admit(
         ))
         .into_response();
     }
+    // Any request may name a tenant, whether or not its answer depends on one.
+    if let Ok(Query(terms)) = Query::<HashMap<String, String>>::try_from_uri(request.uri())
+        && let Err(problem) = check_tenant(&config, terms.get("tenant"))
+    {
+        return problem.into_response();
+    }
     request.extensions_mut().insert(peer);
     next.run(request).await
+}
+
+/// A tenant that the configuration does not have is more likely mistyped than empty.
+fn check_tenant(config: &Config, name: Option<&String>) -> Result<(), Problem> {
+    let Some(name) = name.filter(|name| config.tenant(name).is_none()) else {
+        return Ok(());
+    };
+    let names = config.tenants.iter().map(|tenant| tenant.name.as_str());
+    let known: Vec<&str> = names.collect();
+    Err(Problem::usage(format!(
+        "there is no tenant {name:?}; the configuration has {}",
+        if known.is_empty() {
+            "none".into()
+        } else {
+            known.join(", ")
+        }
+    )))
 }
 
 /// The peer, as handlers take it.

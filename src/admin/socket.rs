@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -93,14 +95,19 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     })
 }
 
-/// Lets the first group that the configuration names in. Whoever starts the service as a user
-/// outside that group keeps the socket for that user.
+/// Lets the first group that the configuration names in. Where that is refused (the packaged unit
+/// may not change owners) the socket stays with the group of the service, which is told: its
+/// members alone can then ask for anything, whatever groups the configuration names.
 fn give_to_group(path: &Path, groups: &[String]) {
     let Some(group) = groups.iter().find_map(|name| group_id(name)) else {
         return;
     };
+    let current = fs::metadata(path).map(|metadata| metadata.gid());
+    if current.as_ref().is_ok_and(|current| *current == group) {
+        return;
+    }
     if let Err(error) = std::os::unix::fs::chown(path, None, Some(group)) {
-        warn!(socket = %path.display(), group, %error, "the admin socket cannot be given to its group; \
-              only the service's own user reaches it");
+        warn!(socket = %path.display(), group, current = current.ok(), %error, "the admin socket cannot \
+              be given to the first group of admin.viewers; callers must be in its current group too");
     }
 }

@@ -18,12 +18,12 @@ use crate::key::StoreKey;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the entries, the oldest first
+    /// Print the entries, the oldest first (the default)
     Show(Place),
     /// Compute the chain again; exit 1 if an entry was changed, removed or moved
     Verify(Place),
@@ -32,7 +32,7 @@ enum Command {
 }
 
 /// Where the log is, if the service is not to be asked.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Place {
     /// The log's directory (store.path/audit): reads it without the service
     #[arg(long, value_name = "DIR", requires = "key")]
@@ -54,7 +54,10 @@ impl Place {
 }
 
 pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
-    match arguments.command {
+    match arguments
+        .command
+        .unwrap_or_else(|| Command::Show(Place::default()))
+    {
         Command::Show(place) => show(context, &place),
         Command::Verify(place) => verify(context, &place),
         Command::Export(_) => later::refuse("audit export"),

@@ -1,14 +1,15 @@
 //! `certs`: the SMTP certificate.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::later::{self, Later};
+use super::owner::Owner;
 use super::{Context, Exit, Failure, Outcome, clock};
 use crate::certs::{Identity, Pair};
 
@@ -16,12 +17,12 @@ use crate::certs::{Identity, Pair};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Names, end and trust of the certificate that the configuration names
+    /// Names, end and trust of the certificate that the configuration names (the default)
     Status,
     /// Make a certificate that signs itself, for trials and for connectors that do not verify
     SelfSigned(SelfSigned),
@@ -46,7 +47,7 @@ struct SelfSigned {
 }
 
 pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
-    match arguments.command {
+    match arguments.command.unwrap_or(Command::Status) {
         Command::Status => status(context),
         Command::SelfSigned(arguments) => self_signed(context, &arguments),
         Command::Issue(_) => later::refuse("certs issue"),
@@ -114,8 +115,12 @@ fn self_signed(context: &mut Context, arguments: &SelfSigned) -> Outcome {
     }
     let pair = Pair::self_signed(&hostname, clock::now(), arguments.days)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    write(&private_key, &pair.private_key, 0o600)?;
-    write(&certificate, &pair.certificate, 0o644)?;
+    let owner = context
+        .config()
+        .ok()
+        .and_then(|config| Owner::under_root(&config.store.path));
+    write(&private_key, &pair.private_key, 0o600, owner)?;
+    write(&certificate, &pair.certificate, 0o644, owner)?;
     if context.out.is_json() {
         context.out.document(
             &json!({ "certificate": certificate, "private_key": private_key, "names": [hostname] }),
@@ -123,37 +128,55 @@ fn self_signed(context: &mut Context, arguments: &SelfSigned) -> Outcome {
     } else {
         context.out.line(certificate.display())?;
         context.out.line(private_key.display())?;
+        match owner {
+            Some(owner) => context.note(format!("they belong to user {}, as the data does", owner.name())),
+            None if rustix::process::geteuid().is_root() => context.note(
+                "they belong to root; if the service runs as another user, give them to it: chown clawback: FILE…",
+            ),
+            None => {}
+        }
         context.note("nobody trusts this certificate: the connector must use \"any digital certificate, including self-signed\"");
     }
     Ok(Exit::Done)
 }
 
-/// Writes a file beside its place and renames it, so that a running service never reads half of it.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    let beside = path.with_extension("new");
-    let written = path
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        })
-        .and_then(|()| {
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(mode)
-                .open(&beside)
-        })
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())
-                .and_then(|()| file.sync_all())
-        })
-        .and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
+/// Writes a file for its owner.
+fn write(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> Result<(), Failure> {
+    replace(path, text, mode, owner).map_err(|error| {
         Failure::usage(format!(
             "{}: {error}; choose a place that this user may write",
             path.display()
         ))
     })
+}
+
+/// Writes a file beside its place and renames it, so that a running service never reads half of it.
+fn replace(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.exists());
+    if let Some(directory) = directory {
+        fs::create_dir_all(directory)?;
+        give(directory, owner)?;
+    }
+    let beside = path.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)?;
+    give(&beside, owner)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+/// Lets the service have what root made for it.
+fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
+    match owner {
+        Some(owner) => chown(path, Some(owner.uid), Some(owner.gid)),
+        None => Ok(()),
+    }
 }

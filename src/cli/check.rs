@@ -3,7 +3,9 @@
 use clap::Args;
 
 use super::output::Tone;
+use super::owner::Owner;
 use super::{Context, Exit, Outcome, clock};
+use crate::config::Config;
 use crate::escape;
 use crate::onboard::{self, Level};
 
@@ -14,6 +16,19 @@ use crate::onboard::{self, Level};
 pub(super) struct Arguments {}
 
 pub(super) fn run(context: &mut Context, _: &Arguments) -> Outcome {
+    if let Some(owner) = Config::load(&context.global.config)
+        .ok()
+        .and_then(|config| Owner::under_root(&config.store.path))
+    {
+        // Root can read everything; the service cannot.
+        let name = owner.name();
+        match owner.assume() {
+            Ok(()) => context.note(format!(
+                "judged as user {name}, whose the data directory is"
+            )),
+            Err(error) => context.note(format!("judged as root, not as user {name}: {error}")),
+        }
+    }
     let findings = onboard::check(&context.global.config, clock::now());
     let count = |level| {
         findings

@@ -3,8 +3,10 @@
 //! A command makes a few requests, one after the other, so one connection and a runtime on this
 //! thread suffice; a look-up costs no more than the socket does.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -34,11 +36,13 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) struct Client {
     runtime: Runtime,
     socket: PathBuf,
+    /// `--tenant`: goes with every request, so that the service refuses a name it does not know.
+    tenant: Option<String>,
     sender: Option<http1::SendRequest<Body>>,
 }
 
-type Stream1 = std::pin::Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
-type Body = Either<Full<Bytes>, StreamBody<Stream1>>;
+type Frames = Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
+type Body = Either<Full<Bytes>, StreamBody<Frames>>;
 
 /// An answer with a body that is still to be read.
 pub(super) struct Answer<'a> {
@@ -47,7 +51,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl Client {
-    pub(super) fn new(socket: PathBuf) -> Result<Self, Failure> {
+    pub(super) fn new(socket: PathBuf, tenant: Option<String>) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
@@ -55,6 +59,7 @@ impl Client {
         Ok(Self {
             runtime,
             socket,
+            tenant,
             sender: None,
         })
     }
@@ -65,38 +70,39 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Answer<'_>, Failure> {
-        self.request(
-            Method::GET,
-            &target(path, query),
-            "",
-            Either::Left(Full::default()),
-        )
+        let target = self.target(path, query);
+        self.request(Method::GET, &target, "", Either::Left(Full::default()))
     }
 
     /// `POST path` with a JSON document.
     pub(super) fn post(&mut self, path: &str, document: &Value) -> Result<Answer<'_>, Failure> {
         let body = Either::Left(Full::from(document.to_string()));
-        self.request(Method::POST, &target(path, &[]), "application/json", body)
+        let target = self.target(path, &[]);
+        self.request(Method::POST, &target, "application/json", body)
     }
 
-    /// `POST path?query` with octets that are made while they are sent.
-    pub(super) fn stream<I>(
-        &mut self,
-        path: &str,
-        query: &[(&str, &str)],
-        chunks: I,
-    ) -> Result<Answer<'_>, Failure>
+    /// `POST path` with octets that are made while they are sent.
+    pub(super) fn stream<I>(&mut self, path: &str, chunks: I) -> Result<Answer<'_>, Failure>
     where
-        I: Iterator<Item = io::Result<Bytes>> + Send + 'static,
+        I: Iterator<Item = Bytes> + Send + 'static,
     {
-        let frames: Stream1 = Box::pin(stream::iter(chunks.map(|chunk| chunk.map(Frame::data))));
+        let frames: Frames = Box::pin(stream::iter(chunks.map(|chunk| Ok(Frame::data(chunk)))));
         let body = Either::Right(StreamBody::new(frames));
-        self.request(
-            Method::POST,
-            &target(path, query),
-            "application/octet-stream",
-            body,
-        )
+        let target = self.target(path, &[]);
+        self.request(Method::POST, &target, "application/octet-stream", body)
+    }
+
+    /// Path and query of a request.
+    fn target(&self, path: &str, query: &[(&str, &str)]) -> String {
+        let tenant = self.tenant.as_deref().map(|name| ("tenant", name));
+        let mut target = path.to_owned();
+        for (number, (name, value)) in query.iter().copied().chain(tenant).enumerate() {
+            target.push(if number == 0 { '?' } else { '&' });
+            target.push_str(name);
+            target.push('=');
+            target.push_str(&segment(value));
+        }
+        target
     }
 
     fn request(
@@ -263,15 +269,4 @@ fn refusal(status: StatusCode, problem: &Value) -> Failure {
 /// Encodes a text as one path segment.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
-}
-
-fn target(path: &str, query: &[(&str, &str)]) -> String {
-    let mut target = path.to_owned();
-    for (number, (name, value)) in query.iter().enumerate() {
-        target.push(if number == 0 { '?' } else { '&' });
-        target.push_str(name);
-        target.push('=');
-        target.push_str(&segment(value));
-    }
-    target
 }

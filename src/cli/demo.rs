@@ -71,7 +71,7 @@ fn tell(
     let seconds = began.elapsed().as_secs_f64();
     teller.journaled(&story, &statistics, seconds)?;
 
-    let mut client = Client::new(stage.socket())?;
+    let mut client = Client::new(stage.socket(), None)?;
     let began = now();
     let mut found = Vec::new();
     let words = [("subject", "mailbox almost full")];

@@ -4,14 +4,15 @@
 //! had come to the tenant's journal address from a listed peer. An import that is repeated adds nothing.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::carried::carried;
+use super::progress::Progress;
 use super::show::text;
 use super::sources::{Message, messages};
 use super::{Context, Exit, Failure, Outcome, complain};
@@ -22,7 +23,8 @@ const PIECE: usize = 1 << 18;
 /// Index journal reports from .eml, mbox, Maildir or standard input
 ///
 /// Undeliverable-report mails (NDRs) that carry journal reports are unpacked. --tenant says whose
-/// the reports are; their stamps still decide whether they are believed. Exit 1 if none was.
+/// the reports are; their stamps still decide whether they are believed. Exit 1 if none was, 2 if a
+/// file could not be read; the others are indexed all the same.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Files with one message, mbox files, Maildirs, directories of these; "-" is standard input
@@ -31,11 +33,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
-    let Some(tenant) = context.global.tenant.clone() else {
+    if context.global.tenant.is_none() {
         return Err(Failure::usage(
             "import needs --tenant NAME: whose reports these are",
         ));
-    };
+    }
     for path in &arguments.paths {
         if path.as_os_str() != "-" && !path.exists() {
             return Err(Failure::usage(format!(
@@ -44,13 +46,25 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
             )));
         }
     }
-    let paths = arguments.paths.clone();
-    let pieces = messages(paths).flat_map(|message| match message {
-        Ok(message) => framed(message),
-        Err(error) => vec![Err(error)],
+    let progress = Progress::new(context);
+    let unread: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&unread);
+    let mut sent = 0_u64;
+    let pieces = messages(arguments.paths.clone()).flat_map(move |message| match message {
+        Ok(message) => {
+            sent += 1;
+            progress.say(format!("{sent} messages read"));
+            framed(&message)
+        }
+        Err(error) => {
+            // What the service was sent before stays good: the request goes on without this file.
+            let mut unread = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            unread.push(error.to_string());
+            Vec::new()
+        }
     });
     let mut client = context.client()?;
-    let answer = client.stream("/v1/import", &[("tenant", &tenant)], pieces)?;
+    let answer = client.stream("/v1/import", pieces)?;
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut read = 0;
     let (quiet, json) = (context.global.quiet, context.out.is_json());
@@ -86,7 +100,13 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
             others.join(", ")
         ))?;
     }
-    Ok(if proven == 0 || count("failed") > 0 {
+    let unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+    for error in unread.iter() {
+        complain(error);
+    }
+    Ok(if !unread.is_empty() {
+        Exit::Usage
+    } else if proven == 0 || count("failed") > 0 {
         Exit::Finding
     } else {
         Exit::Done
@@ -105,27 +125,18 @@ const OUTCOMES: [&str; 6] = [
 
 /// A message as the service takes it: its length in 8 octets, big endian, then itself. An NDR gives
 /// the reports that it carries instead.
-fn framed(message: Message) -> Vec<io::Result<Bytes>> {
+fn framed(message: &Message) -> Vec<Bytes> {
     let reports = carried(&message.octets);
     let mut pieces = Vec::new();
     for report in reports {
-        pieces.push(Ok(Bytes::copy_from_slice(
-            &(report.len() as u64).to_be_bytes(),
-        )));
+        pieces.push(Bytes::copy_from_slice(&(report.len() as u64).to_be_bytes()));
         let whole = Bytes::copy_from_slice(report);
         let mut rest = whole.as_ref();
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(PIECE.min(rest.len()));
-            pieces.push(Ok(whole.slice_ref(piece)));
+            pieces.push(whole.slice_ref(piece));
             rest = after;
         }
     }
     pieces
-}
-
-/// Standard input, whole.
-pub(super) fn standard_input() -> io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
-    io::stdin().lock().read_to_end(&mut octets)?;
-    Ok(octets)
 }

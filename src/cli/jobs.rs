@@ -60,13 +60,8 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
 }
 
 fn list(context: &mut Context) -> Outcome {
-    let tenant = context.global.tenant.clone();
-    let query: Vec<(&str, &str)> = tenant
-        .iter()
-        .map(|name| ("tenant", name.as_str()))
-        .collect();
     let mut client = context.client()?;
-    let answer = client.get("/v1/jobs", &query)?;
+    let answer = client.get("/v1/jobs", &[])?;
     if context.out.is_json() {
         answer.copy_to(&mut context.out)?;
         return Ok(Exit::Done);

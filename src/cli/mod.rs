@@ -17,7 +17,9 @@ mod jobs;
 mod later;
 mod message;
 mod output;
+mod owner;
 mod parse;
+mod progress;
 mod quarantine;
 mod retract;
 mod search;
@@ -233,7 +235,7 @@ impl Context {
         } else {
             self.config()?.admin.socket
         };
-        Client::new(socket)
+        Client::new(socket, self.global.tenant.clone())
     }
 
     /// A message for people, unless `--quiet`.

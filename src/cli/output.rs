@@ -84,35 +84,13 @@ impl Output {
         format!("\u{1b}[{code}m{word}\u{1b}[0m")
     }
 
-    /// A table: a header in capitals on a terminal, columns as wide as their widest cell.
+    /// A table that is small enough to be held.
     pub(super) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        let cells: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| {
-                row.iter()
-                    .map(|cell| escape::short(cell, escape::TABLE_CHARACTERS).into_owned())
-                    .collect()
-            })
-            .collect();
-        let widths: Vec<usize> = header
-            .iter()
-            .enumerate()
-            .map(|(column, name)| {
-                let widest = cells
-                    .iter()
-                    .filter_map(|row| row.get(column))
-                    .map(|cell| cell.chars().count());
-                widest.max().unwrap_or(0).max(name.len())
-            })
-            .collect();
-        if self.terminal {
-            let names: Vec<String> = header.iter().map(|name| name.to_uppercase()).collect();
-            self.row(&names, &widths)?;
+        let mut table = Table::new(header);
+        for row in rows {
+            table.row(self, row.clone())?;
         }
-        for row in &cells {
-            self.row(row, &widths)?;
-        }
-        Ok(())
+        table.end(self).map(drop)
     }
 
     fn row(&mut self, cells: &[String], widths: &[usize]) -> io::Result<()> {
@@ -127,6 +105,64 @@ impl Output {
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+/// Rows that are gathered to find how wide the columns are.
+const BLOCK: usize = 500;
+
+/// A table of any length: a header in capitals on a terminal, columns as wide as their widest cell
+/// so far, which is looked for among many rows at a time.
+pub(super) struct Table<'a> {
+    header: &'a [&'a str],
+    widths: Vec<usize>,
+    /// Rows not yet written, escaped.
+    block: Vec<Vec<String>>,
+    begun: bool,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(header: &'a [&'a str]) -> Self {
+        Self {
+            header,
+            widths: header.iter().map(|name| name.len()).collect(),
+            block: Vec::new(),
+            begun: false,
+        }
+    }
+
+    /// One more row.
+    pub(super) fn row(&mut self, out: &mut Output, row: Vec<String>) -> io::Result<()> {
+        let short = |cell: &String| escape::short(cell, escape::TABLE_CHARACTERS).into_owned();
+        let cells: Vec<String> = row.iter().map(short).collect();
+        for (cell, width) in cells.iter().zip(&mut self.widths) {
+            *width = (*width).max(cell.chars().count());
+        }
+        self.block.push(cells);
+        if self.block.len() == BLOCK {
+            self.write(out)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left; tells whether there was any row.
+    pub(super) fn end(mut self, out: &mut Output) -> io::Result<bool> {
+        self.write(out)?;
+        Ok(self.begun)
+    }
+
+    fn write(&mut self, out: &mut Output) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.begun, true) && out.terminal {
+            let names: Vec<String> = self.header.iter().map(|name| name.to_uppercase()).collect();
+            out.row(&names, &self.widths)?;
+        }
+        for row in self.block.drain(..) {
+            out.row(&row, &self.widths)?;
+        }
+        Ok(())
     }
 }
 

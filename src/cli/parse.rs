@@ -38,7 +38,9 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
             exit = Exit::Finding;
         }
         if context.out.is_json() {
-            context.out.document(&journal::json(&report))?;
+            let mut document = journal::json(&report);
+            document["file"] = path.to_string_lossy().into();
+            context.out.document(&document)?;
         } else {
             if number > 0 {
                 context.out.line("")?;

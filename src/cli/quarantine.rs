@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::client::segment;
 use super::confirm::ask;
+use super::output::Table;
 use super::show::text;
-use super::{Context, Exit, Failure, Outcome};
+use super::{Context, Exit, Outcome};
 
 /// Look after reports that were not understood or not proven, and mail that is no report
 #[derive(Debug, Args)]
@@ -26,12 +27,14 @@ enum Command {
         id: String,
     },
     /// Judge again, with the configuration and parser of now: what is proven goes into the index
+    ///
+    /// What is not proven stays held. Exit 1 if a message could not be judged.
     Retry {
         /// As `list` gives it; all of them without one
         #[arg(value_name = "ID")]
         id: Option<String>,
     },
-    /// Index reports although they are not proven
+    /// Index reports although they are not proven; exit 1 unless all were
     Accept {
         /// As `list` gives them
         #[arg(value_name = "ID", required = true)]
@@ -40,7 +43,7 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Remove messages for good
+    /// Remove messages for good; exit 1 unless all were
     Drop {
         /// As `list` gives them
         #[arg(value_name = "ID", required = true)]
@@ -55,14 +58,15 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
     match arguments.command.unwrap_or(Command::List) {
         Command::List => list(context),
         Command::Show { id } => show(context, &id),
-        Command::Retry { id } => act(context, "retry", id.as_slice()),
+        // What is still not proven stays, which is an answer and no failure.
+        Command::Retry { id } => act(context, "retry", id.as_slice(), &["indexed", "kept"]),
         Command::Accept { ids, yes } => {
             let question = format!(
                 "Index {} as if proven? Whoever can reach port 25 may have written it.",
                 messages(&ids)
             );
             ask(context, &question, yes)?;
-            act(context, "accept", &ids)
+            act(context, "accept", &ids, &["indexed"])
         }
         Command::Drop { ids, yes } => {
             ask(
@@ -70,7 +74,7 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
                 &format!("Remove {} for good?", messages(&ids)),
                 yes,
             )?;
-            act(context, "drop", &ids)
+            act(context, "drop", &ids, &["dropped"])
         }
     }
 }
@@ -83,13 +87,8 @@ fn messages(ids: &[String]) -> String {
 }
 
 fn list(context: &mut Context) -> Outcome {
-    let tenant = context.global.tenant.clone();
-    let query: Vec<(&str, &str)> = tenant
-        .iter()
-        .map(|name| ("tenant", name.as_str()))
-        .collect();
     let mut client = context.client()?;
-    let answer = client.get("/v1/quarantine", &query)?;
+    let answer = client.get("/v1/quarantine", &[])?;
     if context.out.is_json() {
         answer.copy_to(&mut context.out)?;
         return Ok(Exit::Done);
@@ -124,39 +123,55 @@ fn show(context: &mut Context, id: &str) -> Outcome {
         return Ok(Exit::Done);
     }
     let mut answer = client.get(&format!("{path}/content"), &[])?;
+    let terminal = context.out.is_terminal();
+    let mut rest: Vec<u8> = Vec::new();
     while let Some(chunk) = answer.chunk()? {
-        if context.out.is_terminal() {
-            for line in String::from_utf8_lossy(&chunk).lines() {
-                context.out.line(crate::escape::plain(line))?;
-            }
-        } else {
+        if !terminal {
             context.out.octets(&chunk)?;
+            continue;
+        }
+        // Pieces end anywhere; what is shown ends with a line.
+        rest.extend_from_slice(&chunk);
+        if let Some(end) = memchr::memrchr(b'\n', &rest) {
+            let after = rest.split_off(end + 1);
+            screen(context, &rest)?;
+            rest = after;
         }
     }
+    screen(context, &rest)?;
     Ok(Exit::Done)
 }
 
-/// `retry`, `accept`, `drop`: one document a message says what became of it.
-fn act(context: &mut Context, verb: &str, ids: &[String]) -> Outcome {
+/// Text that a stranger wrote, for the terminal.
+fn screen(context: &mut Context, octets: &[u8]) -> std::io::Result<()> {
+    for line in String::from_utf8_lossy(octets).lines() {
+        context.out.line(crate::escape::plain(line))?;
+    }
+    Ok(())
+}
+
+/// `retry`, `accept`, `drop`: one document a message says what became of it. Exit 0 only if each
+/// message ended as the command promises.
+fn act(context: &mut Context, verb: &str, ids: &[String], promised: &[&str]) -> Outcome {
     let mut client = context.client()?;
     let answer = client.post(&format!("/v1/quarantine/{verb}"), &json!({ "ids": ids }))?;
-    let mut missing = false;
-    let (out, quiet) = (&mut context.out, context.global.quiet);
+    let mut kept_promise = true;
+    let mut table = Table::new(&["id", "outcome", "detail"]);
+    let out = &mut context.out;
     answer.each(|outcome| {
-        missing |= outcome["outcome"] == "unknown";
+        kept_promise &= promised.iter().any(|word| outcome["outcome"] == *word);
         if out.is_json() {
             out.document(&outcome)?;
-        } else if !quiet {
-            out.table(
-                &["id", "outcome", "detail"],
-                &[vec![
-                    text(&outcome["id"]),
-                    text(&outcome["outcome"]),
-                    text(&outcome["detail"]),
-                ]],
-            )?;
+        } else {
+            let row = ["id", "outcome", "detail"].map(|key| text(&outcome[key]));
+            table.row(out, row.to_vec())?;
         }
-        Ok::<(), Failure>(())
+        Ok(())
     })?;
-    Ok(if missing { Exit::Finding } else { Exit::Done })
+    table.end(&mut context.out)?;
+    Ok(if kept_promise {
+        Exit::Done
+    } else {
+        Exit::Finding
+    })
 }

@@ -1,15 +1,16 @@
 //! `retract`: takes a message out of every mailbox that got it.
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde_json::{Value, json};
 
 use super::client::{Client, segment};
 use super::confirm::ask;
 use super::jobs::screen;
 use super::message::Message;
+use super::progress::Progress;
 use super::show::{COLUMNS, list, row, text};
-use super::{Context, Exit, Failure, Outcome, complain, later};
+use super::{Context, Exit, Failure, Outcome, later};
 use crate::mail::Address;
 use crate::retract::Action;
 
@@ -22,9 +23,9 @@ pub(super) struct Arguments {
     /// Message-IDs, with or without brackets, or record ids
     #[arg(value_name = "MESSAGE", required_unless_present_any = ["from_search", "from_file"])]
     messages: Vec<Message>,
-    /// Where to: junk, trash and soft-delete leave it within the user's reach, hard-delete does not
+    /// Where to: junk and trash leave it where the user sees it, soft-delete in Recoverable Items
     #[arg(long, value_name = "ACTION", default_value = "soft-delete")]
-    #[arg(value_parser = PossibleValuesParser::new(Action::ALL.map(Action::name)))]
+    #[arg(value_parser = actions())]
     to: String,
     /// Only from this recipient's mailbox; may be repeated
     #[arg(long, value_name = "ADDRESS")]
@@ -44,7 +45,7 @@ pub(super) struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    #[arg(long, hide = true, num_args = 0..)]
+    #[arg(long, hide = true, num_args = 0.., allow_hyphen_values = true)]
     from_search: Option<Vec<String>>,
     #[arg(long, hide = true)]
     from_file: Option<String>,
@@ -52,6 +53,13 @@ pub(super) struct Arguments {
     include_sender: bool,
     #[arg(long, hide = true)]
     include_descendants: bool,
+}
+
+/// Every action; those that this version refuses are not offered.
+fn actions() -> PossibleValuesParser {
+    let offered =
+        |action: Action| PossibleValue::new(action.name()).hide(action == Action::HardDelete);
+    PossibleValuesParser::new(Action::ALL.map(offered))
 }
 
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
@@ -94,13 +102,15 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
             context.out.document(&answer)?;
         } else {
             context.out.line(crate::escape::plain(&id))?;
+        }
+        if answer["state"] == "awaiting_approval" {
+            context.note(awaiting(&id));
+            return Ok(Exit::Policy);
+        }
+        if !context.out.is_json() {
             context.note(format!("started; see it with: clawback jobs show {id}"));
         }
-        return Ok(if answer["state"] == "awaiting_approval" {
-            Exit::Policy
-        } else {
-            Exit::Done
-        });
+        return Ok(Exit::Done);
     }
     wait(context, &mut client, &id)
 }
@@ -111,16 +121,11 @@ fn records(
     arguments: &Arguments,
     client: &mut Client,
 ) -> Result<Vec<Value>, Failure> {
-    let tenant = context.global.tenant.clone();
-    let query: Vec<(&str, &str)> = tenant
-        .iter()
-        .map(|name| ("tenant", name.as_str()))
-        .collect();
     let mut all: Vec<Value> = Vec::new();
     for message in &arguments.messages {
         let mut found = Vec::new();
         let path = format!("/v1/messages/{}", segment(&message.to_string()));
-        client.get(&path, &query)?.each(|record| {
+        client.get(&path, &[])?.each(|record| {
             found.push(record);
             Ok(())
         })?;
@@ -190,14 +195,22 @@ fn question(arguments: &Arguments, records: &[Value]) -> String {
 /// Waits until no item is under way; how the job ended is the exit code.
 fn wait(context: &mut Context, client: &mut Client, id: &str) -> Outcome {
     let path = format!("/v1/jobs/{}", segment(id));
+    let progress = Progress::new(context);
     loop {
         // The service answers when the job has settled, or after a while, so this asks seldom.
         let job = client.get(&path, &[("wait", "20")])?.document()?;
         if !settled(&job) {
-            if !context.global.quiet {
-                complain(&format!("{id}: {}", super::jobs::counts(&job)));
+            let told = format!("{id}: {}", super::jobs::counts(&job));
+            if progress.is_hidden() {
+                context.note(told);
+            } else {
+                progress.say(told);
             }
             continue;
+        }
+        drop(progress);
+        if job["state"] == "awaiting_approval" {
+            context.note(awaiting(id));
         }
         if context.out.is_json() {
             context.out.document(&job)?;
@@ -206,6 +219,15 @@ fn wait(context: &mut Context, client: &mut Client, id: &str) -> Outcome {
         }
         return Ok(verdict(&job));
     }
+}
+
+/// What to do about a job that waits for an approval, which this version has no command for.
+fn awaiting(id: &str) -> String {
+    format!(
+        "{id} waits for approval and does nothing: it has more copies than \
+         retraction.max_copies_without_approval, and this version cannot approve; raise the limit \
+         and retract again, or name fewer mailboxes with --recipient"
+    )
 }
 
 /// Whether nothing of the job is under way.

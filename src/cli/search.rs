@@ -3,12 +3,10 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::output::Table;
 use super::show::{COLUMNS, row};
 use super::when::When;
 use super::{Context, Exit, Failure, Outcome, later};
-
-/// Rows that are gathered to find how wide the columns are.
-const BLOCK: usize = 500;
 
 /// Search the index
 ///
@@ -45,9 +43,10 @@ pub(super) struct Arguments {
     until: Option<When>,
     /// At most so many, the newest
     #[arg(long, value_name = "NUMBER")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// CSV, one row a recipient
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     csv: bool,
     #[arg(long, hide = true)]
     verdict: Option<String>,
@@ -56,6 +55,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
+    if arguments.csv && context.out.is_json() {
+        return Err(Failure::usage("--csv and --json cannot be used together"));
+    }
     for (name, given) in [
         ("--verdict", &arguments.verdict),
         ("--similar", &arguments.similar),
@@ -66,7 +68,6 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
     }
     let time = |when: Option<When>| when.map(|when| when.0.to_string());
     let terms = [
-        ("tenant", context.global.tenant.clone()),
         ("message_id", arguments.message_id.clone()),
         ("recipient", arguments.recipient.clone()),
         ("sender", arguments.sender.clone()),
@@ -91,25 +92,18 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
     } else if context.out.is_json() {
         answer.copy_to(&mut context.out)?
     } else {
-        let mut block: Vec<Vec<String>> = Vec::new();
-        let mut found = false;
+        let mut table = Table::new(&COLUMNS);
         let out = &mut context.out;
-        answer.each(|document: Value| {
-            found = true;
-            block.push(row(&document));
-            if block.len() == BLOCK {
-                out.table(&COLUMNS, &block)?;
-                block.clear();
-            }
-            Ok(())
-        })?;
-        if !block.is_empty() {
-            out.table(&COLUMNS, &block)?;
-        }
-        found
+        answer.each(|document: Value| Ok(table.row(out, row(&document))?))?;
+        table.end(out)?
     };
     if !found {
-        context.note("nothing matched");
+        context.note(match (arguments.since, arguments.until) {
+            (Some(since), Some(until)) if since.0 >= until.0 => {
+                "nothing matched: --since is not before --until"
+            }
+            _ => "nothing matched",
+        });
     }
     Ok(if found { Exit::Done } else { Exit::Finding })
 }

@@ -23,13 +23,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
     let path = format!("/v1/messages/{}", segment(&arguments.message.to_string()));
-    let tenant = context.global.tenant.clone();
-    let query: Vec<(&str, &str)> = tenant
-        .iter()
-        .map(|name| ("tenant", name.as_str()))
-        .collect();
     let mut client = context.client()?;
-    let answer = client.get(&path, &query)?;
+    let answer = client.get(&path, &[])?;
     if context.out.is_json() {
         answer.copy_to(&mut context.out)?;
         return Ok(Exit::Done);

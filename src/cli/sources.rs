@@ -1,10 +1,8 @@
 //! Where messages to import lie: single files, mbox, Maildir, directories, standard input.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-
-use super::import::standard_input;
 
 /// The largest message that is read; Exchange Online's own limit is 150 MB.
 const LARGEST: usize = 256 << 20;
@@ -16,7 +14,7 @@ pub(super) struct Message {
     pub(super) octets: Vec<u8>,
 }
 
-/// The messages of all paths, one after the other; a file that cannot be read ends them.
+/// The messages of all paths, one after the other; a file that cannot be read is an error among them.
 pub(super) fn messages(paths: Vec<PathBuf>) -> impl Iterator<Item = io::Result<Message>> + Send {
     files(paths).flat_map(|path| match path.and_then(|path| open(&path)) {
         Ok(messages) => messages,
@@ -67,22 +65,25 @@ fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn open(path: &Path) -> io::Result<Messages> {
-    let mut reader: Box<dyn BufRead + Send> = if path.as_os_str() == "-" {
-        Box::new(io::Cursor::new(standard_input()?))
+    let file: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+        Box::new(io::stdin())
     } else {
-        Box::new(BufReader::with_capacity(
-            1 << 16,
-            File::open(path).map_err(|error| named(path, error))?,
-        ))
+        Box::new(File::open(path).map_err(|error| named(path, error))?)
     };
+    let mut reader = BufReader::with_capacity(1 << 16, file);
     let mbox = reader
         .fill_buf()
         .map_err(|error| named(path, error))?
         .starts_with(b"From ");
     if mbox {
-        let mut mbox = Mbox::new(reader);
+        let (mut mbox, path) = (Some(Mbox::new(reader)), path.to_owned());
         return Ok(Box::new(std::iter::from_fn(move || {
-            mbox.next().transpose()
+            let next = mbox.as_mut()?.next().map_err(|error| named(&path, error));
+            if next.is_err() {
+                // Where the next message begins is not known.
+                mbox = None;
+            }
+            next.transpose()
         })));
     }
     let mut octets = Vec::new();

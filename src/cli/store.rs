@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::later::{self, Later};
 use super::show::{list, text};
-use super::{Context, Exit, Failure, Outcome};
+use super::{Context, Exit, Failure, Outcome, owner};
 use crate::index::{Options, Store};
 use crate::key::StoreKey;
 
@@ -13,16 +13,16 @@ use crate::key::StoreKey;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Octets and counts, by partition
+    /// Octets and counts, by partition (the default)
     Stats,
     /// Read everything and compare it with its checksums; exit 1 if something is damaged
     Verify,
-    /// Make the index anew from the report log, while the service is stopped
+    /// Make the index anew from the report log, while the service is stopped and as its user
     Reindex,
     #[command(hide = true)]
     Backup(Later),
@@ -37,7 +37,7 @@ enum Command {
 }
 
 pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
-    match arguments.command {
+    match arguments.command.unwrap_or(Command::Stats) {
         Command::Stats => stats(context),
         Command::Verify => verify(context),
         Command::Reindex => reindex(context),
@@ -109,6 +109,7 @@ fn verify(context: &mut Context) -> Outcome {
 
 fn reindex(context: &mut Context) -> Outcome {
     let config = context.config()?;
+    owner::must_own(&config.store.path, "clawback store reindex")?;
     let failed = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let key = StoreKey::load(&config.store.key_file).map_err(|error| failed(&error))?;
     let options = Options {

@@ -38,6 +38,7 @@ pub use json::json;
 pub use origin::{Belief, Expected, Origin, belief, is_connector_validation};
 pub use report::{Attachment, Envelope, Field, Inner, Kind, Outer, Recipient, Report};
 pub use scan::{Scanner, Stage, parse};
+pub use url::registrable_domain;
 
 /// What a report may hold at most; beyond it, it is quarantined whole or read in part.
 #[derive(Debug, Clone, PartialEq, Eq)]

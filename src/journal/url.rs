@@ -182,6 +182,12 @@ fn after_scheme(url: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((scheme, rest.get(slashes..)?))
 }
 
+/// The registrable domain of a host name, as it is indexed: in A-labels, lower case; `None` if no
+/// URL could have such a host.
+pub fn registrable_domain(host: &str) -> Option<String> {
+    registered(host.trim_end_matches('.'))
+}
+
 /// The registrable domain of a host as written in a URL; an IP address as it is (in its usual form).
 fn registrable(host: &[u8]) -> Option<String> {
     let decoded = percent_decoded(host);

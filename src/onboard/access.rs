@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::{Finding, Level};
+use super::{Finding, Level, credential};
 use crate::config::{Config, Credential, Secret};
 
 const SUBJECT: &str = "secrets";
@@ -32,6 +32,9 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             }
             Some(Credential::Secret(path)) => {
                 looked += 1;
+                if handed_over(path, findings) {
+                    continue;
+                }
                 if let Err(error) = Secret::read(path) {
                     let (what, mend) = Finding::split(&error.to_string());
                     let problem = config.problem(&key("client_secret_file"), what, mend);
@@ -66,6 +69,44 @@ pub(super) fn check(config: &Config, findings: &mut Vec<Finding>) {
             SUBJECT,
             format!("{looked} credentials, readable for the service alone"),
         ));
+    }
+}
+
+/// Whether systemd gives the service what is not here; then nobody else can look into it.
+pub(super) fn handed_over(path: &Path, findings: &mut Vec<Finding>) -> bool {
+    let unit = if path.exists() {
+        None
+    } else {
+        credential::unit_of(path)
+    };
+    if let Some(unit) = &unit {
+        let name = path.file_name().unwrap_or_default().display();
+        let found = format!(
+            "{name}: a credential by {}, for the service alone",
+            unit.display()
+        );
+        findings.push(Finding::ok(SUBJECT, found));
+    }
+    unit.is_some()
+}
+
+/// The certificate authorities to trust: without them Graph is not reached.
+pub(super) fn authorities(config: &Config, findings: &mut Vec<Finding>) {
+    let tenants = config.tenants.iter().filter_map(|tenant| {
+        let key = format!("tenant.{}.ca_file", tenant.name);
+        Some((key, tenant.ca_file.as_ref()?))
+    });
+    let network = config.network.ca_file.as_ref();
+    let network = network.map(|path| ("network.ca_file".to_owned(), path));
+    for (key, path) in tenants.chain(network) {
+        let what = match fs::read_to_string(path) {
+            Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => continue,
+            Ok(_) => format!("{} holds no certificate", path.display()),
+            Err(error) => format!("{}: {error}", path.display()),
+        };
+        let mend = "put the authorities' certificates there (PEM), or remove the line";
+        let problem = config.problem(&key, what, mend);
+        findings.push(Finding::of_problem("network", Level::Fail, problem));
     }
 }
 

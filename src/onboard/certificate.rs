@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Finding, Level};
+use super::{Finding, Level, access};
 use crate::certs::Identity;
 use crate::config::Config;
 
@@ -13,6 +13,13 @@ const SOON_DAYS: u64 = 14;
 
 pub(super) fn check(config: &Config, now: Timestamp, findings: &mut Vec<Finding>) {
     let smtp = &config.smtp;
+    if access::handed_over(&smtp.private_key, findings) {
+        let what =
+            "the key is a credential, so whether the certificate fits it is seen at the start";
+        let problem = config.problem("smtp.private_key", what, "look into the log after a start");
+        findings.push(Finding::of_problem(SUBJECT, Level::Warn, problem));
+        return;
+    }
     let identity = match Identity::load(&smtp.certificate, &smtp.private_key, now) {
         Ok(identity) => identity,
         Err(error) => {

@@ -5,6 +5,7 @@
 
 mod access;
 mod certificate;
+mod credential;
 mod groups;
 mod names;
 mod store;
@@ -125,7 +126,10 @@ pub fn check(path: &Path, now: Timestamp) -> Vec<Finding> {
     findings.extend(warnings.map(|warning| Finding::of_problem("config", Level::Warn, warning)));
     certificate::check(&config, now, &mut findings);
     access::check(&config, &mut findings);
+    access::authorities(&config, &mut findings);
     store::check(&config, &mut findings);
+    store::key(&config, &mut findings);
+    groups::socket(&config, &mut findings);
     groups::check(&config, &mut findings);
     names::check(&config, &mut findings);
     findings

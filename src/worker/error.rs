@@ -79,7 +79,7 @@ pub enum ErrorKind {
     Policy,
     /// Graph refused, or was not reached (5).
     Graph,
-    /// Our own storage failed (1).
+    /// Our own storage failed: the service is in trouble (3).
     Storage,
 }
 
@@ -98,8 +98,9 @@ impl RetractError {
     /// The exit code that it stands for.
     pub const fn exit_code(&self) -> u8 {
         match self.kind() {
-            ErrorKind::Nothing | ErrorKind::Storage => 1,
+            ErrorKind::Nothing => 1,
             ErrorKind::Usage => 2,
+            ErrorKind::Storage => 3,
             ErrorKind::Policy => 4,
             ErrorKind::Graph => 5,
         }
