@@ -113,7 +113,16 @@ async fn a_good_token_outlives_trouble_of_the_login_endpoint() {
     let client = client(&tenant, "contoso");
     tenant.change(|conduct| conduct.sign_in = SignIn::Unavailable);
     let error = client.claims().await.unwrap_err();
-    assert!(matches!(error, ClientError::Token(_)), "{error}");
+    assert!(
+        matches!(&error, ClientError::Token(error) if !error.is_refusal()),
+        "{error}"
+    );
+    tenant.change(|conduct| conduct.sign_in = SignIn::SecretExpired);
+    let error = client.claims().await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Token(error) if error.is_refusal()),
+        "{error}"
+    );
     tenant.change(|conduct| {
         conduct.sign_in = SignIn::Normal;
         conduct.token_life = Duration::from_secs(3600);
@@ -136,6 +145,21 @@ async fn a_refused_token_is_replaced_once() {
     let refused = client.call(&request).await.unwrap();
     assert_eq!(refused.status, 401);
     assert!(tenant.counts().tokens <= 3);
+}
+
+/// A secret file that is being replaced cannot be read for a moment.
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_is_no_refusal() {
+    let tenant = tenant(|_| {}).await;
+    let unread = Settings {
+        secret: Arc::new(|| Err("no such file".to_owned())),
+        ..settings(&tenant, "contoso")
+    };
+    let error = Client::new(unread).unwrap().claims().await.unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Token(error) if !error.is_refusal()),
+        "{error}"
+    );
 }
 
 #[tokio::test]

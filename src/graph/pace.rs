@@ -4,7 +4,7 @@
 //! fifth with 429, and says how long to wait. A batch of 20 runs 4 wide, so it counts as 4 against the
 //! application's ceiling; against a mailbox every request of a batch counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::api::{BATCH_REQUESTS, MailboxId};
@@ -33,6 +33,12 @@ struct Place {
     not_before: Option<Instant>,
 }
 
+impl Place {
+    fn wait(&mut self, until: Instant) {
+        self.not_before = Some(self.not_before.map_or(until, |old| old.max(until)));
+    }
+}
+
 /// What may be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
@@ -54,8 +60,10 @@ pub enum Admission {
 pub enum Ended {
     /// Answered, well or not.
     Answered,
-    /// Refused with 429, or 503/504 with a wait: this long nothing for this mailbox.
+    /// Refused with 429: this long nothing for this mailbox.
     Throttled(Duration),
+    /// 503 or 504 with a wait: this long nothing for this mailbox.
+    Unavailable(Duration),
 }
 
 impl Gate {
@@ -120,20 +128,30 @@ impl Gate {
         now: Instant,
     ) {
         self.running = self.running.saturating_sub(width);
-        let (mut throttled, mut longest) = (std::collections::HashSet::new(), Duration::ZERO);
+        let (mut mailboxes, mut throttled) = (HashSet::new(), Vec::new());
+        let mut all = true;
         for (key, ended) in requests {
             let place = self.places.entry(key.clone()).or_default();
             place.running = place.running.saturating_sub(1);
-            if let Ended::Throttled(wait) = ended {
-                let until = now + wait;
-                place.not_before = Some(place.not_before.map_or(until, |old| old.max(until)));
-                throttled.insert(key);
-                longest = longest.max(wait);
+            mailboxes.insert(key);
+            match ended {
+                Ended::Answered => all = false,
+                Ended::Throttled(wait) => {
+                    place.wait(now + wait);
+                    throttled.push(wait);
+                }
+                Ended::Unavailable(wait) => {
+                    place.wait(now + wait);
+                    all = false;
+                }
             }
         }
-        // Refused for several mailboxes at once: it is the application that asks too much.
-        if throttled.len() > 1 {
-            self.hold(longest, now);
+        // Nothing of a whole batch was let through: it is the application that asks too much.
+        if all
+            && mailboxes.len() >= BATCH_WIDTH
+            && let Some(shortest) = throttled.into_iter().min()
+        {
+            self.hold(shortest, now);
         }
         self.places.retain(|_, place| {
             place.running > 0 || place.not_before.is_some_and(|until| until > now)
@@ -259,15 +277,28 @@ mod tests {
     }
 
     #[test]
-    fn several_throttled_mailboxes_hold_the_application() {
-        let (mut gate, now) = (Gate::new(4), Instant::now());
-        let (a, b) = (key("a"), key("b"));
-        let (_, width) = go(&mut gate, &[a.clone(), b.clone()], now);
-        let waits = [Duration::from_secs(3), Duration::from_secs(5)].map(Ended::Throttled);
-        gate.finish(width, [(&a, waits[0]), (&b, waits[1])], now);
-        let until = now + Duration::from_secs(5);
-        assert_eq!(gate.admit([&key("c")], now), Admission::Until(until));
-        assert_eq!(gate.held_until(now), Some(until));
+    fn a_batch_that_is_throttled_whole_holds_the_application() {
+        use Ended::{Answered, Throttled, Unavailable};
+        let seconds = Duration::from_secs;
+        let (short, long) = (Throttled(seconds(3)), Throttled(seconds(600)));
+        for (name, ended, held) in [
+            ("all", [short, long, long, long], Some(seconds(3))),
+            ("two of four", [long, long, Answered, Answered], None),
+            ("all but one", [long, long, long, Answered], None),
+            ("busy mailboxes", [Unavailable(seconds(9)); 4], None),
+        ] {
+            let (mut gate, now) = (Gate::new(4), Instant::now());
+            let keys = ["a", "b", "c", "d"].map(key);
+            let (_, width) = go(&mut gate, &keys, now);
+            gate.finish(width, keys.iter().zip(ended), now);
+            let held = held.map(|wait| now + wait);
+            assert_eq!(gate.held_until(now), held, "{name}");
+            let until = held.unwrap_or(now);
+            assert_eq!(go(&mut gate, &[key("e")], until), (vec![0], 1), "{name}");
+            let first = gate.admit(&keys[..1], now);
+            assert_ne!(first, Admission::Busy, "{name}: it waits by itself");
+            assert!(matches!(first, Admission::Until(_)), "{name}");
+        }
     }
 
     #[test]

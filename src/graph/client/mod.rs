@@ -22,7 +22,7 @@ use super::pace::{Admission, Backoff, Ended, Gate, Key};
 use super::token::Claims;
 use crate::mail::TenantName;
 pub use token::TokenError;
-use token::Tokens;
+use token::{Token, Tokens};
 use wire::Wire;
 
 /// Wait after a refusal that names none.
@@ -267,7 +267,7 @@ impl Client {
             headers: Vec::new(),
             body: Some(&body),
         };
-        let answer = self.exchange(&outer).await?;
+        let (answer, token) = self.exchange(&outer).await?;
         if let Err(failure) = answer.success() {
             return Err(self.refused(failure));
         }
@@ -275,10 +275,13 @@ impl Client {
         let answers = decode_batch(&answer.body, requests.len(), now)
             .map_err(|error| ClientError::Lost(error.to_string()))?;
         for ((_, ended), answer) in permit.requests.iter_mut().zip(&answers) {
-            *ended = answer.as_ref().map_or(Ended::Answered, ended_of);
+            let wait = self.0.backoff.first;
+            *ended = answer
+                .as_ref()
+                .map_or(Ended::Answered, |answer| ended_of(answer, wait));
         }
         if answers.iter().flatten().any(|answer| answer.status == 401) {
-            self.0.tokens.refused().await;
+            self.0.tokens.refused(&token).await;
         }
         Ok(answers)
     }
@@ -300,7 +303,7 @@ impl Client {
                 headers: request.headers(),
                 body: request.body(),
             };
-            let result = self.exchange(&outgoing).await;
+            let result = self.exchange(&outgoing).await.map(|(answer, _)| answer);
             let wait = match &result {
                 Ok(answer) => match answer.success().map_err(|failure| failure.trouble) {
                     Err(Trouble::Throttled | Trouble::Transient) => answer.retry_after,
@@ -310,7 +313,7 @@ impl Client {
                 Err(_) => return result,
             };
             if let (Ok(answer), [(_, ended)]) = (&result, permit.requests.as_mut_slice()) {
-                *ended = ended_of(answer);
+                *ended = ended_of(answer, self.0.backoff.first);
             }
             drop(permit);
             if attempt == REPETITIONS {
@@ -336,15 +339,16 @@ impl Client {
     }
 
     /// One exchange with a token, and once more with a new one if it is refused.
-    async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<Answer, ClientError> {
+    async fn exchange(&self, outgoing: &Outgoing<'_>) -> Result<(Answer, Arc<Token>), ClientError> {
         let token = self.0.tokens.current(&self.0.wire).await?;
         let answer = self.0.wire.send(outgoing, &token.bearer).await?;
         if answer.status != 401 {
-            return Ok(answer);
+            return Ok((answer, token));
         }
-        self.0.tokens.refused().await;
+        self.0.tokens.refused(&token).await;
         let token = self.0.tokens.current(&self.0.wire).await?;
-        self.0.wire.send(outgoing, &token.bearer).await
+        let answer = self.0.wire.send(outgoing, &token.bearer).await?;
+        Ok((answer, token))
     }
 
     /// A whole batch was answered with an error.
@@ -382,10 +386,11 @@ impl Client {
     }
 }
 
-/// How a request ended, for the gate.
-fn ended_of(answer: &Answer) -> Ended {
+/// How a request ended, for the gate. `wait`: where a refusal names none.
+fn ended_of(answer: &Answer, wait: Duration) -> Ended {
     match (answer.status, answer.retry_after) {
-        (429 | 503 | 504, Some(wait)) => Ended::Throttled(wait),
+        (429, asked) => Ended::Throttled(asked.unwrap_or(wait)),
+        (503 | 504, Some(asked)) => Ended::Unavailable(asked),
         _ => Ended::Answered,
     }
 }

@@ -25,6 +25,15 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(600);
 /// Wait before the next try to renew a token that is still good.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
+/// OAuth error codes (RFC 6749 §5.2) that do not pass by themselves.
+const FINAL: &[&str] = &[
+    "invalid_request",
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+];
+
 /// Why there is no token. None of the texts holds the secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenError {
@@ -67,9 +76,14 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// It is the administrator's to mend; asking again will not help.
-    pub const fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Unavailable { .. })
+    /// It is the administrator's to mend; asking again will not help. A secret file that cannot be read, or an
+    /// error that the endpoint may have for a while only, is none: the file may be about to be replaced.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { error, .. } => FINAL.contains(&error.as_str()),
+            Self::OtherTenant { .. } => true,
+            Self::Secret { .. } | Self::Unavailable { .. } => false,
+        }
     }
 }
 
@@ -136,9 +150,10 @@ impl Tokens {
         }
     }
 
-    /// Graph refused the token: the next request gets a new one.
-    pub(super) async fn refused(&self) {
-        *self.cached.lock().await = None;
+    /// Graph refused this token: the next request gets a new one. If there is a newer one, that stays.
+    pub(super) async fn refused(&self, token: &Token) {
+        let mut cached = self.cached.lock().await;
+        cached.take_if(|cached| cached.bearer == token.bearer);
     }
 
     async fn fetch(&self, wire: &Wire) -> Result<Token, TokenError> {

@@ -112,6 +112,11 @@ impl Wire {
             .send()
             .await
             .map_err(|error| lost(&error))?;
+        let status = response.status();
+        if status.is_server_error() || status.as_u16() == 429 {
+            // Whatever its body says, that passes.
+            return Err(ClientError::Lost(format!("it answered {status}")));
+        }
         let mut answer = oauth2::HttpResponse::new(Vec::new());
         *answer.status_mut() = response.status();
         *answer.headers_mut() = response.headers().clone();
