@@ -265,12 +265,15 @@ fn several_records_of_one_message_id_are_listed_and_refused() {
         "--wait",
         "--yes",
     ]);
-    assert_eq!(
-        done.documents()[0]["counts"]["verified"],
-        3,
-        "{}",
-        done.stderr
-    );
+    assert_eq!(done.code, 0, "{}", done.stdout);
+    let job = &done.documents()[0];
+    let counts = serde_json::json!({"verified": 3, "mismatch": 3});
+    assert_eq!(job["counts"], counts, "{job}");
+    let two = records.iter().find(|record| record["id"] != one["id"]);
+    let items = job["items"].as_array().unwrap();
+    for item in items.iter().filter(|item| item["state"] == "mismatch") {
+        assert_eq!(item["other_record"], two.unwrap()["id"], "{item}");
+    }
     let folders = scene.folders("<twin@evil.example>");
     assert_eq!(
         folders.iter().filter(|folder| *folder == "inbox").count(),
@@ -287,7 +290,9 @@ fn several_records_of_one_message_id_are_listed_and_refused() {
         "--wait",
         "--yes",
     ]);
+    assert_eq!(all.code, 0, "{}", all.stdout);
     let job = &all.documents()[0];
+    assert_eq!(job["counts"], serde_json::json!({"verified": 6}), "{job}");
     for recipient in job["recipients"].as_array().unwrap() {
         assert_eq!(recipient["outcome"], "verified", "{recipient}");
     }

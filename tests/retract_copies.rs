@@ -112,6 +112,28 @@ async fn every_recipient_is_accounted_for() {
     assert!(document["id"].as_str().unwrap().starts_with("job_"));
 }
 
+/// Whoever left is in no list of users; without the permission to see groups, the address may be a group's.
+#[tokio::test]
+async fn without_sight_of_groups_the_users_copies_are_moved() {
+    let bench = Bench::new(people()).await;
+    bench.tenant.grant(&["Mail.ReadWrite", "User.Read.All"]);
+    let mail = Mail::new(
+        "x@evil.example",
+        ["to@contoso.example", "left@contoso.example"],
+        "s",
+    );
+    let (_, record) = bench.deliver(&mail).await;
+    let worker = bench.worker();
+    let document = bench.retract(&worker, record, Action::SoftDelete).await;
+    assert_eq!(
+        outcomes(&document),
+        [
+            "left@contoso.example denied permission",
+            "to@contoso.example verified -",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn what_is_done_is_on_the_audit_log_before_and_after() {
     let bench = Bench::with_users(&["a@contoso.example", "b@contoso.example"]).await;

@@ -6,7 +6,7 @@ use clawback::retract::Action;
 use clawback_tenant::{Concurrency, Fault, FaultKind, Mail, Scope, Settings, SignIn, UserAction};
 use serde_json::{Value, json};
 
-use super::retract_support::{Bench, request};
+use super::retract_support::{Bench, answered_intents, outcomes, request};
 use clawback::worker::Started;
 
 const GONE: &str = "recoverableitemsdeletions";
@@ -53,6 +53,37 @@ async fn throttling_within_batches_is_honoured() {
     let document = bench.retract(&worker, record, Action::SoftDelete).await;
     all_verified(&bench, &document, &message_id, 12);
     assert!(bench.tenant.counts().faults > 5);
+}
+
+/// What is said to a whole batch is meant for each of its requests.
+#[tokio::test]
+async fn a_batch_that_is_refused_whole_is_told_by_its_reason() {
+    let whole = |kind| Fault::new(kind, 1.0).scope(Scope::Batch);
+    for (name, fault, expected) in [
+        (
+            "no access",
+            whole(FaultKind::Status(403, None)),
+            "denied permission",
+        ),
+        (
+            "the token is refused",
+            whole(FaultKind::Unauthorized),
+            "denied credentials",
+        ),
+        (
+            "throttled for long",
+            whole(FaultKind::Status(429, Some(0))).times(30),
+            "verified -",
+        ),
+    ] {
+        let (bench, _, record) = bench(2).await;
+        bench.tenant.change(|conduct| conduct.faults = vec![fault]);
+        let worker = bench.worker();
+        let document = bench.retract(&worker, record, Action::SoftDelete).await;
+        for outcome in outcomes(&document) {
+            assert!(outcome.ends_with(expected), "{name}: {outcome}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -152,6 +183,8 @@ async fn an_answer_lost_after_its_effect_is_looked_up_and_not_repeated() {
             let document = bench.retract(&worker, record, Action::SoftDelete).await;
             all_verified(&bench, &document, &message_id, 5);
             assert!(bench.tenant.counts().faults > 0, "{name}");
+            worker.shut_down().await;
+            assert_eq!(answered_intents(&bench.audit()), 5, "{name}");
         }
     }
 }
@@ -209,6 +242,7 @@ async fn a_worker_that_dies_at_any_moment_goes_on() {
         let document = worker.wait(&id).await.unwrap();
         all_verified(&bench, &document, &message_id, 6);
         worker.shut_down().await;
+        assert_eq!(answered_intents(&bench.audit()), 6, "{after}");
     }
     assert!(
         under_way >= 12,
@@ -273,4 +307,78 @@ async fn nothing_is_done_that_cannot_be_put_on_the_audit_log() {
     assert_eq!(error.exit_code(), 3, "the service is in trouble: {error}");
     assert_eq!(bench.tenant.counts().moves, 0);
     assert!(worker.jobs().await.is_empty());
+}
+
+/// Two people retract the same message at the same time.
+#[tokio::test]
+async fn two_jobs_at_once_move_each_copy_once() {
+    for action in [Action::SoftDelete, Action::Trash] {
+        let (bench, message_id, record) = bench(12).await;
+        bench
+            .tenant
+            .change(|conduct| conduct.service_time = Duration::from_millis(5));
+        let worker = bench.worker();
+        let (first, second) = tokio::join!(
+            bench.retract(&worker, record, Action::SoftDelete),
+            bench.retract(&worker, record, action),
+        );
+        // What was put into the trash first is moved on from there.
+        let most = if action == Action::Trash { 2 } else { 1 };
+        assert!(bench.most_moves(&message_id) <= most, "{action}");
+        for address in addresses(12) {
+            assert_eq!(bench.folders(&address, &message_id), [GONE], "{action}");
+        }
+        for document in [first, second] {
+            assert_eq!(document["counts"], json!({"verified": 12}), "{action}");
+        }
+        worker.shut_down().await;
+        assert_eq!(answered_intents(&bench.audit()), 12, "{action}");
+    }
+}
+
+/// The configuration was wrong when the service started: mended and reloaded, the job goes on.
+#[tokio::test]
+async fn a_job_that_could_not_go_on_goes_on_after_a_reload() {
+    let (bench, message_id, record) = bench(3).await;
+    let worker = bench.worker();
+    bench
+        .tenant
+        .change(|conduct| conduct.service_time = Duration::from_millis(50));
+    let started = worker.retract(request(record, Action::SoftDelete)).await;
+    let Ok(Started::Job { id, .. }) = started else {
+        panic!("{started:?}");
+    };
+    drop(worker);
+    let worker = bench.worker_without_tenant();
+    assert!(worker.subscribe(&id).is_none());
+    worker.reload(bench.config());
+    let document = worker.wait(&id).await.unwrap();
+    all_verified(&bench, &document, &message_id, 3);
+}
+
+#[tokio::test]
+async fn one_throttled_mailbox_does_not_hold_up_the_others() {
+    let (bench, message_id, record) = bench(30).await;
+    let worker = bench.worker();
+    let dry = clawback::worker::Request {
+        dry_run: true,
+        recipients: Some(vec!["u0@contoso.example".parse().unwrap()]),
+        ..request(record, Action::SoftDelete)
+    };
+    let Started::Plan(plan) = worker.retract(dry).await.unwrap() else {
+        panic!("a plan");
+    };
+    let slow = plan["items"][0]["mailbox_id"].as_str().unwrap();
+    bench.tenant.change(|conduct| {
+        let refusal = FaultKind::Status(429, Some(3600));
+        conduct.faults = vec![Fault::new(refusal, 1.0).path(slow)];
+    });
+    let started = worker.retract(request(record, Action::SoftDelete)).await;
+    let Ok(Started::Job { id, .. }) = started else {
+        panic!("{started:?}");
+    };
+    let mut progress = worker.subscribe(&id).unwrap();
+    let others = progress.wait_for(|progress| progress.head["counts"]["verified"] == 29);
+    others.await.unwrap();
+    assert_eq!(bench.folders("u0@contoso.example", &message_id), ["inbox"]);
 }

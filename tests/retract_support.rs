@@ -1,10 +1,11 @@
 //! A simulated tenant whose reports are in a store, and a worker that retracts from it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clawback::audit::{Audit, Recorded};
+use clawback::audit::{self, Audit, Recorded};
 use clawback::config::Config;
 use clawback::graph::pace::Backoff;
 use clawback::index::{NewReport, Options, Store};
@@ -105,18 +106,28 @@ impl Bench {
     }
 
     pub(crate) fn worker_with(&self, timing: Timing) -> Worker {
+        self.worker_of(self.config(), timing)
+    }
+
+    /// A worker whose configuration has no tenant.
+    pub(crate) fn worker_without_tenant(&self) -> Worker {
+        self.worker_of(config(self.root.path(), ""), timing())
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
         let root = self.root.path();
         let section = tenant_section(&self.tenant, "contoso", root);
-        let sections = format!("[retraction]\n{}\n{section}", self.retraction);
+        config(
+            root,
+            &format!("[retraction]\n{}\n{section}", self.retraction),
+        )
+    }
+
+    fn worker_of(&self, config: Arc<Config>, timing: Timing) -> Worker {
+        let root = self.root.path();
         let state = StateLog::<Jobs>::open(&self.state()).unwrap();
         let audit = Arc::new(Audit::open(&root.join("audit"), &key(root)).unwrap());
-        Worker::start_with(
-            config(root, &sections),
-            self.store.clone(),
-            state,
-            audit,
-            timing,
-        )
+        Worker::start_with(config, self.store.clone(), state, audit, timing)
     }
 
     fn state(&self) -> PathBuf {
@@ -174,6 +185,27 @@ impl Bench {
         let audit = Audit::open(&root.join("audit"), &key(root)).unwrap();
         audit.show().map(Result::unwrap).collect()
     }
+}
+
+/// How many copies the audit log tells of. Each has an intent, then an outcome, and the last one tells
+/// what became of it.
+pub(crate) fn answered_intents(audit: &[Recorded]) -> usize {
+    let mut copies: HashMap<String, Vec<(audit::Action, String)>> = HashMap::new();
+    for Recorded { entry, .. } in audit {
+        let detail = entry.detail.clone().unwrap_or_default();
+        if let Some((_, copy)) = detail.split_once(", copy ") {
+            let end = copy.find([',', ':']).unwrap();
+            let told = copies.entry(copy[..end].to_owned()).or_default();
+            told.push((entry.action, detail));
+        }
+    }
+    for (copy, told) in &copies {
+        assert_eq!(told[0].0, audit::Action::Intent, "{copy}: {told:#?}");
+        let (action, detail) = told.last().unwrap();
+        assert_eq!(*action, audit::Action::Outcome, "{copy}: {told:#?}");
+        assert!(detail.ends_with("moved"), "{copy}: {told:#?}");
+    }
+    copies.len()
 }
 
 /// Takes the waiting reports of a tenant into a store.

@@ -247,7 +247,13 @@ fn verdict(job: &Value) -> Exit {
         return Exit::Policy;
     }
     let any = |states: &[&str]| {
-        let items = list(&job["items"]).iter().map(|item| &item["state"]);
+        let items = list(&job["items"]).iter();
+        // A message of the same Message-ID that the journal knows is nothing that was to be found.
+        let explained =
+            |item: &&Value| item["state"] == "mismatch" && !item["other_record"].is_null();
+        let items = items
+            .filter(|item| !explained(item))
+            .map(|item| &item["state"]);
         let recipients = list(&job["recipients"])
             .iter()
             .map(|recipient| &recipient["outcome"]);
@@ -299,6 +305,29 @@ mod tests {
                 .map(|state| json!({ "state": state }))
                 .collect();
             let job = json!({ "state": state, "items": items, "recipients": [] });
+            assert_eq!(verdict(&job), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn another_message_that_the_journal_knows_is_no_finding() {
+        let item = |other: Value| json!({"state": "mismatch", "other_record": other});
+        let verified = json!({"state": "verified", "other_record": null});
+        for (name, other, outcome, expected) in [
+            ("known", json!("rec_b"), "verified", Exit::Done),
+            ("unknown", Value::Null, "verified", Exit::Finding),
+            (
+                "known, and the wanted one is not there",
+                json!("rec_b"),
+                "mismatch",
+                Exit::Finding,
+            ),
+        ] {
+            let job = json!({
+                "state": "done",
+                "items": [verified, item(other)],
+                "recipients": [{"outcome": outcome}],
+            });
             assert_eq!(verdict(&job), expected, "{name}");
         }
     }

@@ -33,6 +33,8 @@ pub enum Absent {
     GroupMailbox,
     /// A group without members.
     EmptyGroup,
+    /// No user has this address, and groups may not be read.
+    NotPermitted,
     /// Not known why.
     Unknown,
 }
@@ -83,6 +85,8 @@ struct Open {
     address: Address,
     /// The group that has it.
     group: Option<String>,
+    /// Whether a group has it may not be asked.
+    hidden: bool,
 }
 
 /// What is known of a group.
@@ -90,6 +94,8 @@ struct Open {
 struct Members {
     users: Vec<User>,
     unified: bool,
+    /// Its members may not be read.
+    hidden: bool,
 }
 
 /// A request that is under way: what for.
@@ -141,6 +147,7 @@ impl Resolver {
                 let open = Open {
                     address: address.clone(),
                     group: None,
+                    hidden: false,
                 };
                 resolver.open.insert(address.folded(), open);
             }
@@ -185,7 +192,8 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// [`Failure`]: the directory refused; the addresses of that request stay unresolved.
+    /// [`Failure`]: the directory refused; the addresses of that request stay unresolved. That groups may not be
+    /// read is none: users are resolved without, and what is left is [`Absent::NotPermitted`].
     pub fn answer(&mut self, position: usize, answer: &Answer) -> Result<Option<Request>, Failure> {
         let Some(question) = self.asked.get(position).cloned() else {
             return Ok(None);
@@ -199,15 +207,21 @@ impl Resolver {
                 (page.next, false)
             }
             Question::Groups(sought) => {
-                let page = answer.groups(&self.base)?;
+                let Some(page) = permitted(answer.groups(&self.base))? else {
+                    self.hide(&sought);
+                    return Ok(None);
+                };
                 for group in &page.items {
                     self.group_found(group, &sought);
                 }
                 (page.next, false)
             }
             Question::Members(group) => {
-                let page = answer.users(&self.base)?;
                 let members = self.groups.entry(group).or_default();
+                let Some(page) = permitted(answer.users(&self.base))? else {
+                    members.hidden = true;
+                    return Ok(None);
+                };
                 members.users.extend(page.items);
                 (page.next, true)
             }
@@ -228,10 +242,11 @@ impl Resolver {
     pub fn finish(mut self) -> HashMap<Address, Resolution> {
         self.close_groups();
         let open = std::mem::take(&mut self.open);
-        let gone = open.into_values().map(|open| open.address);
-        let mut all: HashMap<Address, Resolution> = gone
-            .map(|address| (address, Resolution::None(Absent::DeletedUser)))
-            .collect();
+        let gone = open.into_values().map(|open| match open.hidden {
+            true => (open.address, Resolution::None(Absent::NotPermitted)),
+            false => (open.address, Resolution::None(Absent::DeletedUser)),
+        });
+        let mut all: HashMap<Address, Resolution> = gone.collect();
         all.extend(self.done);
         all
     }
@@ -303,6 +318,15 @@ impl Resolver {
         }
     }
 
+    /// Whether groups have these addresses may not be asked.
+    fn hide(&mut self, sought: &[Sought]) {
+        for sought in sought {
+            if let Some(open) = self.open.get_mut(&sought.open) {
+                open.hidden = true;
+            }
+        }
+    }
+
     /// A group has one or more of the addresses that were asked for.
     fn group_found(&mut self, group: &Group, sought: &[Sought]) {
         for sought in sought {
@@ -340,6 +364,9 @@ impl Resolver {
 
 impl Members {
     fn resolution(&self, tenant: &TenantName) -> Resolution {
+        if self.hidden {
+            return Resolution::None(Absent::NotPermitted);
+        }
         let mut beside: BTreeSet<Absent> = BTreeSet::new();
         beside.extend(self.unified.then_some(Absent::GroupMailbox));
         let mut mailboxes: Vec<Mailbox> = Vec::new();
@@ -363,6 +390,16 @@ impl Members {
                 beside: beside.into_iter().collect(),
             },
         }
+    }
+}
+
+/// `None`: it may not be read.
+fn permitted<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match answer {
+        Err(failure) if matches!(failure.trouble, Trouble::Denied | Trouble::DirectoryDenied) => {
+            Ok(None)
+        }
+        other => other.map(Some),
     }
 }
 

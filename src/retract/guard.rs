@@ -22,6 +22,9 @@ const LATER: SignedDuration = SignedDuration::from_hours(24);
 pub struct Facts {
     /// Message-ID.
     pub message_id: MessageId,
+    /// Other Message-IDs that the reports give: a gateway stamped a fork anew, or envelope and message differ.
+    #[serde(default)]
+    pub also: Vec<MessageId>,
     /// Exchange's network message ids, of every fork.
     pub network_message_ids: Vec<String>,
     /// Journaled Date, SentUtc, ReceivedUtc and the arrivals of the reports, as far as known.
@@ -32,30 +35,66 @@ pub struct Facts {
     pub sender: Option<Address>,
 }
 
+impl Facts {
+    /// Every Message-ID, the envelope's first.
+    pub fn message_ids(&self) -> impl Iterator<Item = &MessageId> {
+        std::iter::once(&self.message_id).chain(&self.also)
+    }
+}
+
+/// Which of a job's messages a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The one that was asked for.
+    Own,
+    /// Another one of the job, at this position; and why it is not the one that was asked for.
+    Other(usize, Reason),
+    /// None of them.
+    Nobody(Reason),
+}
+
+/// Tells a copy that was found for one of the job's messages (`own`, by position) from the copies of the
+/// others, which may have the same Message-ID.
+pub fn whose<'a>(
+    messages: impl IntoIterator<Item = &'a Facts> + Clone,
+    own: usize,
+    copy: &Message,
+) -> Identity {
+    let fits = |facts: &&Facts| identify(facts, copy);
+    let reason = match messages.clone().into_iter().nth(own).as_ref().map(fits) {
+        Some(Ok(())) => return Identity::Own,
+        Some(Err(reason)) => reason,
+        None => Reason::OtherMessageId,
+    };
+    let other = messages.into_iter().position(|facts| fits(&facts).is_ok());
+    other.map_or(Identity::Nobody(reason), |n| Identity::Other(n, reason))
+}
+
+/// Whether these are the network message ids of the copy, all of them.
+pub fn owns(network_message_ids: &[String], copy: &Message) -> bool {
+    let known: Vec<String> = network_message_ids.iter().map(|id| folded(id)).collect();
+    !copy.network_message_ids.is_empty()
+        && copy
+            .network_message_ids
+            .iter()
+            .all(|id| known.contains(&folded(id)))
+}
+
 /// Whether the copy is the message; if it is not, why.
 ///
 /// # Errors
 ///
 /// The [`Reason`] of a mismatch: the copy must not be touched.
 pub fn identify(facts: &Facts, copy: &Message) -> Result<(), Reason> {
-    let known: Vec<String> = facts
-        .network_message_ids
-        .iter()
-        .map(|id| folded(id))
-        .collect();
-    if !known.is_empty() && !copy.network_message_ids.is_empty() {
+    if !facts.network_message_ids.is_empty() && !copy.network_message_ids.is_empty() {
         // Several in one header is nothing that Exchange does, so all of them must be the record's.
-        let ours = copy
-            .network_message_ids
-            .iter()
-            .all(|id| known.contains(&folded(id)));
-        return if ours {
-            Ok(())
-        } else {
-            Err(Reason::OtherNetworkMessageId)
+        return match owns(&facts.network_message_ids, copy) {
+            true => Ok(()),
+            false => Err(Reason::OtherNetworkMessageId),
         };
     }
-    if copy.message_id.as_ref() != Some(&facts.message_id) {
+    let same = |id: &MessageId| facts.message_ids().any(|known| known == id);
+    if !copy.message_id.as_ref().is_some_and(same) {
         return Err(Reason::OtherMessageId);
     }
     if !copy
@@ -105,6 +144,7 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             message_id: MessageId::new("<a@x>").unwrap(),
+            also: Vec::new(),
             network_message_ids: vec![OURS.into()],
             times: vec![time("2026-01-31T10:00:00Z"), time("2026-01-31T11:00:00Z")],
             from: Some("boss@x".parse().unwrap()),
@@ -183,6 +223,15 @@ mod tests {
                     c.message_id = MessageId::new("<A@x>");
                 },
                 Err(Reason::OtherMessageId),
+            ),
+            (
+                "then any Message-ID of the record does",
+                |f, c| {
+                    c.network_message_ids.clear();
+                    c.message_id = MessageId::new("<b@x>");
+                    f.also = MessageId::new("<b@x>").into_iter().collect();
+                },
+                Ok(()),
             ),
             (
                 "then a Message-ID must be there",
@@ -272,6 +321,44 @@ mod tests {
             let (mut facts, mut copy) = (facts(), copy());
             change(&mut facts, &mut copy);
             assert_eq!(identify(&facts, &copy), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_another_message_of_the_job_is_told_apart() {
+        let with = |ids: &[&str], from: &str| Facts {
+            network_message_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            from: from.parse().ok(),
+            sender: None,
+            ..facts()
+        };
+        let (ours, theirs) = (with(&[OURS], "boss@x"), with(&[THEIRS], "boss@x"));
+        let (none, stranger) = (with(&[], "boss@x"), with(&[], "other@y"));
+        let other = Reason::OtherNetworkMessageId;
+        for (name, records, own, expected) in [
+            ("own by id", [&ours, &theirs], 0, Identity::Own),
+            (
+                "the other's by id",
+                [&ours, &theirs],
+                1,
+                Identity::Other(0, other),
+            ),
+            ("both fit", [&ours, &none], 1, Identity::Own),
+            (
+                "the other's without id",
+                [&theirs, &none],
+                0,
+                Identity::Other(1, other),
+            ),
+            ("nobody's", [&theirs, &stranger], 0, Identity::Nobody(other)),
+            (
+                "nobody's, without id",
+                [&theirs, &stranger],
+                1,
+                Identity::Nobody(Reason::OtherSender),
+            ),
+        ] {
+            assert_eq!(whose(records, own, &copy()), expected, "{name}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::directory::{Absent, Mailbox};
 use crate::graph::api::ImmutableId;
 use crate::graph::folder::FolderId;
-use crate::mail::Address;
+use crate::mail::{Address, RecordId};
 
 /// How far an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -156,7 +156,8 @@ pub enum Reason {
     EmptyGroup,
     /// `no_mailbox`: Graph says that there is none, and not why.
     NoMailbox,
-    /// `denied`: the application may not use this mailbox.
+    /// `denied`: the application may not use this mailbox; without a mailbox, it may not see whether the address
+    /// is a group's.
     Permission,
     /// `denied`: the token is refused.
     Credentials,
@@ -196,6 +197,7 @@ impl From<Absent> for Reason {
             Absent::Disabled => Self::Disabled,
             Absent::GroupMailbox => Self::GroupMailbox,
             Absent::EmptyGroup => Self::EmptyGroup,
+            Absent::NotPermitted => Self::Permission,
             Absent::Unknown => Self::NoMailbox,
         }
     }
@@ -245,6 +247,13 @@ pub struct Item {
     pub is_read: Option<bool>,
     /// When the user received it.
     pub received: Option<Timestamp>,
+    /// `mismatch`: the journal knows the message that it is.
+    #[serde(default)]
+    pub other_record: Option<RecordId>,
+    /// The item, by position, whose copy is this one's, too: it fits both their messages. What becomes of
+    /// that one becomes of this one.
+    #[serde(default)]
+    pub same_as: Option<usize>,
 }
 
 impl Item {
@@ -266,6 +275,8 @@ impl Item {
             verified_at: None,
             is_read: None,
             received: None,
+            other_record: None,
+            same_as: None,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::Facts;
 use super::item::{Item, Reason, State};
-use crate::directory::{Mailbox, Resolution};
+use crate::directory::{Absent, Mailbox, Resolution};
 use crate::mail::{Address, RecordId};
 
 /// A record as a job keeps it: the job outlives it.
@@ -18,6 +18,18 @@ pub struct JobRecord {
     pub facts: Facts,
     /// Its recipients, as journaled and as asked for.
     pub recipients: Vec<Address>,
+    /// Other messages of the journal with one of its Message-IDs.
+    #[serde(default)]
+    pub siblings: Vec<Sibling>,
+}
+
+/// Another message of the journal with the same Message-ID. Its copies are not touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    /// Its record.
+    pub id: RecordId,
+    /// Exchange's network message ids, of every fork.
+    pub network_message_ids: Vec<String>,
 }
 
 /// The addresses to be resolved, each once, in order.
@@ -53,6 +65,9 @@ pub fn items(records: &[JobRecord], resolved: &HashMap<Address, Resolution>) -> 
                 }
                 Some(Resolution::External) => {
                     places.none(recipient, State::External, Reason::OtherDomain);
+                }
+                Some(Resolution::None(Absent::NotPermitted)) => {
+                    places.none(recipient, State::Denied, Reason::Permission);
                 }
                 Some(Resolution::None(absent)) => {
                     places.none(recipient, State::NoMailbox, (*absent).into());
@@ -105,7 +120,6 @@ impl Places<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::directory::Absent;
     use crate::graph::api::MailboxId;
     use crate::mail::{MessageId, TenantName};
 
@@ -125,12 +139,14 @@ pub(super) mod tests {
             id: RecordId::from_octets([7; 16]),
             facts: Facts {
                 message_id: MessageId::new("<m@x>").unwrap(),
+                also: Vec::new(),
                 network_message_ids: vec!["n1".into()],
                 times: vec!["2026-01-31T10:00:00Z".parse().unwrap()],
                 from: Some("evil@y".parse().unwrap()),
                 sender: None,
             },
             recipients: recipients.iter().map(|r| r.parse().unwrap()).collect(),
+            siblings: Vec::new(),
         }
     }
 

@@ -97,6 +97,7 @@ impl Job {
             "state": item.state,
             "reason": item.reason,
             "detail": item.detail,
+            "other_record": item.other_record,
             "attempts": item.attempts,
             "verified_at": item.verified_at,
         })

@@ -1,15 +1,14 @@
 //! Retraction jobs as they survive: each with its records' facts and its items, so that it can go on
 //! after any crash and outlives the records.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::log::Fold;
-use crate::mail::TenantName;
-use crate::retract::item::{Item, State};
-use crate::retract::job::{CopyId, Job, JobState};
+use crate::retract::item::Item;
+use crate::retract::job::{Job, JobState};
 use crate::segment::Purpose;
 
 /// Every job, by id.
@@ -76,7 +75,7 @@ impl Fold for Jobs {
     }
 
     fn snapshot(&self) -> Vec<Job> {
-        self.0.values().cloned().collect()
+        self.whole().cloned().collect()
     }
 
     fn restore(jobs: Vec<Job>) -> Self {
@@ -91,26 +90,22 @@ impl Fold for Jobs {
 impl Jobs {
     /// A job.
     pub fn job(&self, id: &str) -> Option<&Job> {
-        self.0.get(id)
+        self.0.get(id).filter(|job| is_whole(job))
     }
 
     /// Every job, the newest first.
     pub fn newest_first(&self) -> Vec<&Job> {
-        let mut jobs: Vec<&Job> = self.0.values().collect();
+        let mut jobs: Vec<&Job> = self.whole().collect();
         jobs.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
         jobs
     }
 
-    /// Copies of a tenant that jobs other than this one moved.
-    pub fn moved(&self, tenant: &TenantName, except: Option<&str>) -> HashSet<CopyId> {
-        let others = self
-            .0
-            .values()
-            .filter(|job| job.tenant == *tenant && job.id.as_deref() != except);
-        let moved = |item: &&Item| matches!(item.state, State::Acted | State::Verified);
-        let items = others.flat_map(|job| job.items.iter().filter(moved));
-        items
-            .filter_map(|item| Some((item.mailbox.as_ref()?.id.clone(), item.message.clone()?)))
-            .collect()
+    fn whole(&self) -> impl Iterator<Item = &Job> {
+        self.0.values().filter(|job| is_whole(job))
     }
+}
+
+/// A job is stored as planned until all of its items are: the rest of a crash before that is none.
+fn is_whole(job: &Job) -> bool {
+    job.state != JobState::Planned
 }

@@ -3,33 +3,51 @@
 //! Both block on the disk, so they are written from blocking threads. The audit log comes first: what it does not
 //! tell is not done, and what it tells too much of is looked up after a crash.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::RetractError;
+use super::claims::Claims;
 use crate::audit::{Action as AuditAction, Audit, Entry};
-use crate::mail::{RecordId, TenantName};
+use crate::mail::RecordId;
 use crate::retract::item::Item;
-use crate::retract::job::{CopyId, Job, JobState};
+use crate::retract::job::{Job, JobState};
 use crate::state::jobs::{Change, Jobs};
 use crate::state::log::StateLog;
+
+/// Items in one change of a new job: some megabytes, where a frame of the log holds 16.
+const ITEMS: usize = 8_192;
 
 /// Both logs.
 #[derive(Debug)]
 pub(super) struct Ledger {
     jobs: Arc<Mutex<StateLog<Jobs>>>,
     audit: Arc<Audit>,
+    claims: Arc<Claims>,
 }
 
 impl Ledger {
     pub(super) fn new(jobs: StateLog<Jobs>, audit: Arc<Audit>) -> Self {
+        let claims = Claims::default();
+        for job in jobs.value().newest_first() {
+            let id = job.id.as_deref().unwrap_or_default();
+            for item in &job.items {
+                claims.note(id, item);
+            }
+        }
         Self {
             jobs: Arc::new(Mutex::new(jobs)),
             audit,
+            claims: Arc::new(claims),
         }
+    }
+
+    /// Which copies jobs moved, as far as it is stored.
+    pub(super) fn claims(&self) -> &Arc<Claims> {
+        &self.claims
     }
 
     /// Tells the audit log, then changes the state. Both are on stable storage when this returns.
@@ -43,10 +61,24 @@ impl Ledger {
         changes: Vec<Change>,
     ) -> Result<(), RetractError> {
         let (jobs, audit) = (Arc::clone(&self.jobs), Arc::clone(&self.audit));
+        let claims = Arc::clone(&self.claims);
         let written = tokio::task::spawn_blocking(move || {
             audit.append(entries)?;
+            let noted: Vec<(String, Vec<(usize, Item)>)> = changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Items { job, items } => Some((job.clone(), items.clone())),
+                    _ => None,
+                })
+                .collect();
             let appended = lock(&jobs).append(changes);
-            appended.map_err(|error| RetractError::State(error.to_string()))
+            appended.map_err(|error| RetractError::State(error.to_string()))?;
+            for (job, items) in &noted {
+                for (_, item) in items {
+                    claims.note(job, item);
+                }
+            }
+            Ok(())
         });
         written
             .await
@@ -69,22 +101,17 @@ impl Ledger {
             )),
             ..entry(job, AuditAction::Intent, job.created)
         });
-        let change = Change::Created(Box::new(job.clone()));
-        self.write(entries.collect(), vec![change]).await
+        self.write(entries.collect(), creation(job)).await
     }
 
-    /// Jobs that are to go on after a start.
-    pub(super) fn under_way(&self) -> Vec<Job> {
+    /// Jobs that are to go on, except those that `runs` knows.
+    pub(super) fn under_way(&self, runs: impl Fn(&str) -> bool) -> Vec<Job> {
         let log = lock(&self.jobs);
         let jobs = log.value().newest_first().into_iter();
         jobs.filter(|job| matches!(job.state, JobState::Running | JobState::Waiting))
+            .filter(|job| job.id.as_deref().is_some_and(|id| !runs(id)))
             .cloned()
             .collect()
-    }
-
-    /// Copies of a tenant that other jobs than this one moved.
-    pub(super) fn moved(&self, tenant: &TenantName, except: &str) -> HashSet<CopyId> {
-        lock(&self.jobs).value().moved(tenant, Some(except))
     }
 
     /// Reads from a job.
@@ -128,6 +155,31 @@ impl Ledger {
     }
 }
 
+/// The changes that store a new job. One of many items is stored in pieces, and counts with the last of them: a
+/// job of which a crash left a part was never begun, and is not there.
+fn creation(job: &Job) -> Vec<Change> {
+    let id = job.id.clone().unwrap_or_default();
+    if job.items.len() <= ITEMS {
+        return vec![Change::Created(Box::new(job.clone()))];
+    }
+    let head = Job {
+        state: JobState::Planned,
+        items: Vec::new(),
+        ..job.clone()
+    };
+    let mut changes = vec![Change::Created(Box::new(head))];
+    let items: Vec<(usize, Item)> = job.items.iter().cloned().enumerate().collect();
+    changes.extend(items.chunks(ITEMS).map(|items| Change::Items {
+        job: id.clone(),
+        items: items.to_vec(),
+    }));
+    changes.push(Change::State {
+        job: id,
+        state: job.state,
+    });
+    changes
+}
+
 /// An audit entry about a job.
 pub(super) fn entry(job: &Job, action: AuditAction, at: Timestamp) -> Entry {
     Entry {
@@ -164,4 +216,85 @@ pub(super) fn item_entry(
 
 fn lock(jobs: &Mutex<StateLog<Jobs>>) -> MutexGuard<'_, StateLog<Jobs>> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::{Absent, Mailbox};
+    use crate::graph::api::MailboxId;
+    use crate::key::StoreKey;
+    use crate::mail::{Address, MessageId, TenantName};
+    use crate::retract::Action;
+    use crate::retract::guard::Facts;
+    use crate::retract::job::By;
+    use crate::retract::plan::JobRecord;
+
+    fn job(mailboxes: usize) -> Job {
+        let address = |n: usize| -> Address { format!("user{n}@contoso.example").parse().unwrap() };
+        let item = |n: usize| {
+            let mailbox = Mailbox {
+                id: MailboxId {
+                    tenant: TenantName::new("t"),
+                    user: format!("00000000-0000-0000-0000-{n:012}"),
+                },
+                address: address(n),
+                without: Absent::OnPremises,
+            };
+            Item::new(0, address(n), Some(mailbox))
+        };
+        Job {
+            id: Some("job_1".into()),
+            tenant: TenantName::new("t"),
+            state: JobState::Running,
+            action: Action::SoftDelete,
+            created: "2026-01-31T11:00:00Z".parse().unwrap(),
+            by: By {
+                who: "ana".into(),
+                uid: None,
+            },
+            reason: None,
+            records: vec![JobRecord {
+                id: RecordId::from_octets([7; 16]),
+                facts: Facts {
+                    message_id: MessageId::new("<m@x>").unwrap(),
+                    also: Vec::new(),
+                    network_message_ids: Vec::new(),
+                    times: Vec::new(),
+                    from: None,
+                    sender: None,
+                },
+                recipients: (0..mailboxes).map(address).collect(),
+                siblings: Vec::new(),
+            }],
+            items: (0..mailboxes).map(item).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_of_very_many_mailboxes_is_stored_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let key = StoreKey::create(&root.path().join("key")).unwrap();
+        let audit = Audit::open(&root.path().join("audit"), &key).unwrap();
+        let open = || StateLog::<Jobs>::open(&root.path().join("state")).unwrap();
+        let job = job(50_000);
+        let ledger = Ledger::new(open(), Arc::new(audit));
+        ledger.create(&job).await.unwrap();
+        assert!(open().value().job("job_1") == Some(&job));
+    }
+
+    #[test]
+    fn a_job_of_which_a_crash_left_a_part_is_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || StateLog::<Jobs>::open(root.path()).unwrap();
+        let changes = creation(&job(ITEMS + 1));
+        let (_, part) = changes.split_last().unwrap();
+        let mut log = open();
+        log.append(part.to_vec()).unwrap();
+        log.snapshot().unwrap();
+        for log in [log, open()] {
+            assert!(log.value().job("job_1").is_none());
+            assert!(log.value().newest_first().is_empty());
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! log before it is done and after; if that log or the state cannot be written, nothing is done. A job
 //! goes on after any crash by looking first.
 
+mod claims;
 mod clock;
 mod connect;
 mod error;
@@ -11,7 +12,7 @@ mod ledger;
 mod plan;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -148,14 +149,22 @@ impl Worker {
             tasks: Mutex::default(),
             stop: CancellationToken::new(),
         }));
-        for job in worker.0.ledger.under_way() {
+        worker.go_on();
+        worker
+    }
+
+    /// Runs the jobs that are under way and do not run.
+    fn go_on(&self) {
+        let runs: HashSet<String> = self.progress().keys().cloned().collect();
+        for job in self.0.ledger.under_way(|id| runs.contains(id)) {
             let id = job.id.clone().unwrap_or_default();
-            match worker.client(&job.tenant) {
-                Ok(client) => worker.run(job, client),
-                Err(why) => error!(job = id, %why, "a retraction job cannot go on"),
+            match self.client(&job.tenant) {
+                Ok(client) => self.run(job, client),
+                Err(why) => {
+                    error!(job = id, %why, "a retraction job cannot go on; mend it and reload")
+                }
             }
         }
-        worker
     }
 
     /// Plans and starts a job, or says what it would do.
@@ -230,11 +239,13 @@ impl Worker {
     }
 
     /// Takes up another configuration. Clients of tenants that did not change are kept, with token and pace; jobs
-    /// that run go on with the client that they have.
+    /// that run go on with the client that they have, and those that could not go on before are tried again. Must
+    /// be called within a tokio runtime.
     pub fn reload(&self, config: Arc<Config>) {
         let old = self.0.setup.load();
         let setup = Setup::new(config, Some(&old), self.0.timing.backoff);
         self.0.setup.store(Arc::new(setup));
+        self.go_on();
     }
 
     /// How the tenants' connections to Graph are, in the order of the configuration.
@@ -271,13 +282,24 @@ impl Worker {
         let Some(id) = job.id.clone() else {
             return;
         };
-        let ours = self.0.ledger.moved(&job.tenant, &id);
-        let (runner, progress) = Runner::new(job, client, &self.0, ours, clock::now());
-        self.progress().insert(id, progress);
-        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Tasks that have ended are forgotten here, so that the set does not grow.
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(runner.run());
+        let claims = Arc::clone(self.0.ledger.claims());
+        {
+            let mut running = self.progress();
+            // It was stored a moment ago, and a reload has begun it.
+            if running.contains_key(&id) {
+                return;
+            }
+            claims.begins(&id);
+            let (runner, progress) = Runner::new(job, client, &self.0, clock::now());
+            running.insert(id.clone(), progress);
+            let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Tasks that have ended are forgotten here, so that the set does not grow.
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(async move {
+                runner.run().await;
+                claims.ends(&id);
+            });
+        }
     }
 
     fn progress(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Receiver<Progress>>> {

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use super::{Inner, Request, RetractError, clock};
-use crate::directory::{Resolution, Resolver};
+use crate::directory::{Mailbox, Resolution, Resolver};
 use crate::graph::api::{Answer, Failure, Request as GraphRequest, Trouble};
 use crate::graph::client::{Client, ClientError};
 use crate::graph::folder::WellKnown;
-use crate::index::Record;
+use crate::index::{Record, Store, StoreError};
 use crate::mail::{Address, TenantName};
 use crate::retract::Action;
 use crate::retract::guard::Facts;
 use crate::retract::item::State;
 use crate::retract::job::{Job, JobState};
-use crate::retract::plan::{JobRecord, addresses, items};
+use crate::retract::plan::{JobRecord, Sibling, addresses, items};
 
 /// What reads users and their addresses, least first.
 const READS_USERS: &[&str] = &[
@@ -25,6 +25,9 @@ const READS_USERS: &[&str] = &[
 
 /// What moves messages.
 const MOVES_MAIL: &str = "Mail.ReadWrite";
+
+/// Mailboxes that are asked whether we may, where the token does not say.
+const PROBES: usize = 5;
 
 /// A job, not stored yet, and the client that will run it.
 pub(super) async fn plan(worker: &Inner, request: &Request) -> Result<(Job, Client), RetractError> {
@@ -80,22 +83,32 @@ async fn records(
 ) -> Result<(TenantName, Vec<JobRecord>), RetractError> {
     let (store, ids) = (worker.store.clone(), request.records.clone());
     let found = tokio::task::spawn_blocking(move || {
-        let read = |id| store.record(id).map(|record| (id, record));
-        ids.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+        let read = |id| {
+            let record = store.record(id)?;
+            let siblings = match &record {
+                Some(record) => siblings(&store, record)?,
+                None => Vec::new(),
+            };
+            Ok((id, record, siblings))
+        };
+        ids.into_iter()
+            .map(read)
+            .collect::<Result<Vec<_>, StoreError>>()
     });
     let found = found
         .await
         .map_err(|error| RetractError::Index(error.to_string()))?;
     let found = found.map_err(|error| RetractError::Index(error.to_string()))?;
     let (mut tenants, mut records): (Vec<TenantName>, Vec<JobRecord>) = (Vec::new(), Vec::new());
-    for (id, record) in found {
+    for (id, record, siblings) in found {
         let record = record.ok_or(RetractError::UnknownRecord(id))?;
         if !tenants.contains(&record.tenant) {
             tenants.push(record.tenant.clone());
         }
         // Several names may be of one record.
         if !records.iter().any(|known| known.id == record.id) {
-            records.push(job_record(&record, request.recipients.as_deref())?);
+            let record = job_record(&record, siblings, request.recipients.as_deref())?;
+            records.push(record);
         }
     }
     match tenants.as_slice() {
@@ -108,8 +121,29 @@ async fn records(
     }
 }
 
+/// Other messages of the journal that have one of this one's Message-IDs.
+fn siblings(store: &Store, record: &Record) -> Result<Vec<Sibling>, StoreError> {
+    let mut siblings: Vec<Sibling> = Vec::new();
+    for message_id in &record.message_ids {
+        for other in store.by_message_id(Some(&record.tenant), message_id)? {
+            let known = siblings.iter().any(|sibling| sibling.id == other.id);
+            if !known && !record.ids.contains(&other.id) {
+                siblings.push(Sibling {
+                    id: other.id,
+                    network_message_ids: other.network_message_ids,
+                });
+            }
+        }
+    }
+    Ok(siblings)
+}
+
 /// Everything of a record that the job needs: the record may pass its retention meanwhile.
-fn job_record(record: &Record, wanted: Option<&[Address]>) -> Result<JobRecord, RetractError> {
+fn job_record(
+    record: &Record,
+    siblings: Vec<Sibling>,
+    wanted: Option<&[Address]>,
+) -> Result<JobRecord, RetractError> {
     let message_id = record.message_id.clone();
     let message_id = message_id.ok_or(RetractError::NoMessageId(record.id))?;
     let times = [
@@ -124,6 +158,12 @@ fn job_record(record: &Record, wanted: Option<&[Address]>) -> Result<JobRecord, 
     Ok(JobRecord {
         id: record.id,
         facts: Facts {
+            also: record
+                .message_ids
+                .iter()
+                .filter(|id| **id != message_id)
+                .cloned()
+                .collect(),
             message_id,
             network_message_ids: record.network_message_ids.clone(),
             times: times.into_iter().chain(record.inner.date).collect(),
@@ -131,6 +171,7 @@ fn job_record(record: &Record, wanted: Option<&[Address]>) -> Result<JobRecord, 
             sender: record.sender.clone(),
         },
         recipients: recipients.cloned().collect(),
+        siblings,
     })
 }
 
@@ -161,28 +202,39 @@ async fn check_roles(client: &Client) -> Result<bool, RetractError> {
     }
 }
 
-/// Asks a mailbox for its inbox, to see whether we may, without any role in the token.
+/// Asks some mailboxes for their inbox, to see whether we may, without any role in the token: a role of Exchange
+/// may hold for some of them.
 async fn probe(
     client: &Client,
     resolved: &HashMap<Address, Resolution>,
 ) -> Result<(), RetractError> {
-    let mailbox = resolved.values().find_map(|resolution| match resolution {
-        Resolution::Mailboxes { mailboxes, .. } => mailboxes.first(),
-        _ => None,
-    });
-    let Some(mailbox) = mailbox else {
-        return Ok(());
-    };
-    let Ok(request) = GraphRequest::well_known(&mailbox.id, WellKnown::Inbox) else {
-        return Ok(());
-    };
-    let answer = client.call(&request).await?;
-    match answer.folder().map_err(|failure| failure.trouble) {
-        Err(Trouble::Denied | Trouble::DirectoryDenied) => Err(RetractError::Permission {
+    let mut mailboxes: Vec<&Mailbox> = resolved
+        .values()
+        .filter_map(|resolution| match resolution {
+            Resolution::Mailboxes { mailboxes, .. } => Some(mailboxes),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    mailboxes.sort_by_cached_key(|mailbox| mailbox.address.folded());
+    mailboxes.dedup();
+    let mut denied = false;
+    for mailbox in mailboxes.into_iter().take(PROBES) {
+        let Ok(request) = GraphRequest::well_known(&mailbox.id, WellKnown::Inbox) else {
+            continue;
+        };
+        let answer = client.call(&request).await?;
+        match answer.folder().map_err(|failure| failure.trouble) {
+            Err(Trouble::Denied | Trouble::DirectoryDenied) => denied = true,
+            _ => return Ok(()),
+        }
+    }
+    match denied {
+        false => Ok(()),
+        true => Err(RetractError::Permission {
             tenant: client.tenant().clone(),
             missing: vec![MOVES_MAIL.to_owned()],
         }),
-        _ => Ok(()),
     }
 }
 
@@ -205,7 +257,7 @@ async fn resolve(
             for (position, request) in open {
                 let answer = client.call(&request).await?;
                 let next = resolver.answer(position, &answer);
-                let next = next.map_err(|failure| refused(client, &request, &failure, &answer))?;
+                let next = next.map_err(|failure| refused(client, &failure, &answer))?;
                 pages.extend(next.map(|next| (position, next)));
             }
             open = pages;
@@ -214,23 +266,12 @@ async fn resolve(
 }
 
 /// The directory answered a look-up with an error.
-fn refused(
-    client: &Client,
-    request: &GraphRequest,
-    failure: &Failure,
-    answer: &Answer,
-) -> RetractError {
+fn refused(client: &Client, failure: &Failure, answer: &Answer) -> RetractError {
     let tenant = client.tenant().clone();
     match failure.trouble {
         Trouble::Denied | Trouble::DirectoryDenied => RetractError::Permission {
             tenant,
-            missing: vec![
-                match request.target().starts_with("/groups") {
-                    true => "GroupMember.Read.All",
-                    false => "User.Read.All",
-                }
-                .to_owned(),
-            ],
+            missing: vec!["User.Read.All".to_owned()],
         },
         Trouble::Throttled | Trouble::Transient if answer.status >= 500 || answer.status == 429 => {
             RetractError::Graph(ClientError::Refused(failure.clone()))

@@ -1,23 +1,25 @@
 //! Runs one job: asks Graph what the job wants to know, stores what comes of it, waits.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::claims::{Beside, Hold};
 use super::ledger::{Ledger, item_entry};
 use super::{Change, Inner, Progress, RetractError, clock};
 use crate::audit::{Action as AuditAction, Entry};
-use crate::graph::api::{Answer, BATCH_REQUESTS, Request};
+use crate::graph::api::{Answer, BATCH_REQUESTS, ImmutableId, Request};
 use crate::graph::client::{Client, ClientError, Permit, Wait};
-use crate::graph::pace::Key;
+use crate::graph::folder::WellKnown;
+use crate::graph::pace::{Key, MAILBOX_REQUESTS};
 use crate::retract::item::Item;
-use crate::retract::job::{Ask, CopyId, Engine, Job, JobState, Now, Outcome, Step, Timing};
+use crate::retract::job::{Ask, CopyId, Engine, Job, JobState, Now, Others, Outcome, Step, Timing};
 
 /// Wait before a log that could not be written is tried again.
 const LOG_AGAIN: Duration = Duration::from_secs(5);
@@ -30,8 +32,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// throttled mailboxes do not hide others.
 const OFFERED: usize = BATCH_REQUESTS * 20;
 
-/// A batch that came back.
-type Answered = (Vec<Step>, Result<Vec<Option<Answer>>, ClientError>);
+/// What a batch came back with.
+type Answers = Result<Vec<Option<Answer>>, ClientError>;
 
 /// Runs one job.
 pub(super) struct Runner {
@@ -41,7 +43,12 @@ pub(super) struct Runner {
     ledger: Option<Arc<Ledger>>,
     progress: watch::Sender<Progress>,
     stop: CancellationToken,
-    in_flight: JoinSet<Answered>,
+    in_flight: JoinSet<Answers>,
+    /// The steps of each batch that is under way.
+    batches: HashMap<Id, Vec<Step>>,
+    /// How many moves of a copy, by whichever job, are known here.
+    moves: HashMap<CopyId, u32>,
+    timing: Timing,
     /// What happened and is not stored yet.
     entries: Vec<Entry>,
     items: BTreeMap<usize, Item>,
@@ -53,7 +60,6 @@ impl Runner {
         job: Job,
         client: Client,
         worker: &Inner,
-        ours: HashSet<CopyId>,
         now: Now,
     ) -> (Self, watch::Receiver<Progress>) {
         let (progress, receiver) = watch::channel(Progress {
@@ -62,11 +68,15 @@ impl Runner {
         });
         let ledger = Some(Arc::clone(&worker.ledger));
         let stop = worker.stop.clone();
+        let others = Box::new(Beside {
+            claims: Arc::clone(worker.ledger.claims()),
+            job: job.id.clone().unwrap_or_default(),
+        });
         let runner = Self::with(
             job,
             client,
             worker.timing,
-            ours,
+            others,
             now,
             ledger,
             progress,
@@ -83,7 +93,7 @@ impl Runner {
             job,
             client,
             timing,
-            HashSet::new(),
+            Box::new(HashSet::new()),
             now,
             None,
             progress,
@@ -99,7 +109,7 @@ impl Runner {
         job: Job,
         client: Client,
         timing: Timing,
-        ours: HashSet<CopyId>,
+        others: Box<dyn Others>,
         now: Now,
         ledger: Option<Arc<Ledger>>,
         progress: watch::Sender<Progress>,
@@ -109,12 +119,15 @@ impl Runner {
         // Any number does: it keeps jobs from repeating in step.
         let seed = now.wall.as_nanosecond() as u64;
         Self {
-            engine: Engine::new(job, client.base().clone(), timing, seed, ours, now),
+            engine: Engine::new(job, client.base().clone(), timing, seed, others, now),
             client,
             ledger,
             progress,
             stop,
             in_flight: JoinSet::new(),
+            batches: HashMap::new(),
+            moves: HashMap::new(),
+            timing,
             entries: Vec::new(),
             items: BTreeMap::new(),
             stored,
@@ -125,7 +138,7 @@ impl Runner {
     pub(super) async fn run(mut self) {
         loop {
             self.note_state();
-            if !self.store().await {
+            if self.store().await.is_err() {
                 // Nothing is asked while what happened cannot be told.
                 let until = clock::now().monotonic + LOG_AGAIN;
                 tokio::select! {
@@ -174,10 +187,10 @@ impl Runner {
             return;
         }
         tokio::select! {
-            Some(answered) = self.in_flight.join_next() => {
+            Some(answered) = self.in_flight.join_next_with_id() => {
                 self.take(answered);
                 // Whatever else is there already is stored with it.
-                while let Some(answered) = self.in_flight.try_join_next() {
+                while let Some(answered) = self.in_flight.try_join_next_with_id() {
                     self.take(answered);
                 }
             }
@@ -191,8 +204,7 @@ impl Runner {
     async fn fill(&mut self) -> Option<Instant> {
         loop {
             let now = clock::now();
-            let mut steps = self.engine.ready(now);
-            steps.truncate(OFFERED);
+            let steps = self.offer(now);
             if steps.is_empty() {
                 return None;
             }
@@ -215,10 +227,52 @@ impl Runner {
         }
     }
 
+    /// The most urgent steps, of each mailbox no more than Graph runs at once: one with very many copies does not
+    /// hide the others.
+    fn offer(&self, now: Now) -> Vec<Step> {
+        let mut of_mailbox: HashMap<Key, usize> = HashMap::new();
+        let steps = self.engine.ready(now).into_iter();
+        let few = steps.filter(|step| {
+            let key = self.engine.mailbox_of(step.item).cloned();
+            let count = of_mailbox.entry(key).or_default();
+            *count += 1;
+            *count <= MAILBOX_REQUESTS
+        });
+        few.take(OFFERED).collect()
+    }
+
+    /// Whether this step may be sent: no other job is moving the copy, or moved it since it was located.
+    fn claim(&mut self, step: &Step) -> bool {
+        let (Some(ledger), Some(id)) = (&self.ledger, &self.engine.job().id) else {
+            return true;
+        };
+        let Some((copy, mailbox)) = moved(step).zip(self.engine.mailbox_of(step.item)) else {
+            return true;
+        };
+        let copy = (mailbox.clone(), copy.clone());
+        let seen = self.moves.get(&copy).copied().unwrap_or_default();
+        match ledger.claims().hold(&copy, id, seen) {
+            Hold::Granted(moves) => {
+                self.moves.insert(copy, moves);
+                true
+            }
+            Hold::Moved(moves) => {
+                self.moves.insert(copy, moves);
+                false
+            }
+            Hold::Busy => false,
+        }
+    }
+
     /// Sends one batch. Moves are in both logs first; `false`: the logs cannot be written, nothing was sent.
     async fn send(&mut self, chosen: Vec<Step>, permit: Permit, now: Now) -> bool {
         let (mut steps, mut requests): (Vec<Step>, Vec<Request>) = (Vec::new(), Vec::new());
         for step in chosen {
+            if !self.claim(&step) {
+                let until = now.monotonic + self.timing.backoff.first;
+                self.engine.relocate(&step, until);
+                continue;
+            }
             match self.engine.request(&step) {
                 Ok(Some(request)) => {
                     self.engine.start(&step, now);
@@ -229,17 +283,17 @@ impl Runner {
                 Err(error) => self.engine.refuse(&step, &error),
             }
         }
-        let moves: Vec<&Step> = steps.iter().filter(|step| is_move(step)).collect();
-        if !moves.is_empty() {
-            let job = self.engine.job();
-            let intents = moves.iter().filter_map(|step| {
-                let item = job.items.get(step.item)?;
-                let detail = format!("move to {}", target(step));
-                Some(item_entry(job, item, AuditAction::Intent, now.wall, detail))
-            });
-            self.entries.extend(intents);
-            if !self.store().await {
+        if steps.iter().any(|step| moved(step).is_some()) {
+            for step in &steps {
+                self.entries.extend(self.intent(step, now));
+            }
+            if let Err(error) = self.store().await {
                 self.entries.clear();
+                if let RetractError::State(_) = error {
+                    // The audit log has the intents, and is told that nothing came of them.
+                    let told = "not sent: the state of the job could not be written";
+                    self.tell_outcomes(&steps, told, now);
+                }
                 for step in &steps {
                     self.engine.postpone(step, now.monotonic + LOG_AGAIN);
                 }
@@ -250,53 +304,84 @@ impl Runner {
             return true;
         }
         let client = self.client.clone();
-        self.in_flight.spawn(async move {
-            let answers = client.batch(&requests, permit).await;
-            (steps, answers)
-        });
+        let batch = self
+            .in_flight
+            .spawn(async move { client.batch(&requests, permit).await });
+        self.batches.insert(batch.id(), steps);
         true
     }
 
     /// Takes the answers of a batch.
-    fn take(&mut self, answered: Result<Answered, tokio::task::JoinError>) {
+    fn take(&mut self, answered: Result<(Id, Answers), JoinError>) {
         let now = clock::now();
-        let Ok((steps, result)) = answered else {
-            // A task of ours panicked. Its steps stay in flight until a restart looks them up.
-            error!(
-                job = self.engine.job().id,
-                "a batch was lost; its copies are looked up at the next start"
-            );
-            return;
+        let (batch, result) = match answered {
+            Ok(answered) => answered,
+            // A task of ours panicked: whether its requests ran is looked up.
+            Err(error) => (error.id(), Err(ClientError::Lost(error.to_string()))),
         };
         if let Err(error) = &result {
             warn!(job = self.engine.job().id, %error, "a batch was not answered");
         }
+        let steps = self.batches.remove(&batch).unwrap_or_default();
         for (position, step) in steps.iter().enumerate() {
             let outcome = outcome(&result, position);
-            let told = is_move(step).then(|| describe(&outcome));
+            if moved(step).is_some() {
+                self.tell_outcomes(std::slice::from_ref(step), &describe(&outcome), now);
+            }
             self.engine.answer(step, outcome, now);
-            let job = self.engine.job();
-            if let (Some(told), Some(item)) = (told, job.items.get(step.item)) {
-                let detail = format!("move to {}: {told}", target(step));
-                self.entries.push(item_entry(
-                    job,
-                    item,
-                    AuditAction::Outcome,
-                    now.wall,
-                    detail,
-                ));
+        }
+        let resolved = self.engine.take_resolved();
+        let job = self.engine.job();
+        let target = job.action.folder().map_or("", WellKnown::name);
+        let resolved = resolved.into_iter().filter_map(|(number, told)| {
+            let item = job.items.get(number)?;
+            let copy = item.message.as_ref()?;
+            let detail = format!("move to {target}, copy {}: looked up: {told}", copy.0);
+            Some(item_entry(
+                job,
+                item,
+                AuditAction::Outcome,
+                now.wall,
+                detail,
+            ))
+        });
+        self.entries.extend(resolved);
+    }
+
+    /// What the audit log is told before a move.
+    fn intent(&self, step: &Step, now: Now) -> Option<Entry> {
+        let (job, Ask::Move(copy, to)) = (self.engine.job(), &step.ask) else {
+            return None;
+        };
+        let item = job.items.get(step.item)?;
+        let from = item
+            .folder_before
+            .as_ref()
+            .map_or("", |folder| &folder.id.0);
+        let detail = format!("move to {}, copy {}, from folder {from}", to.name(), copy.0);
+        Some(item_entry(job, item, AuditAction::Intent, now.wall, detail))
+    }
+
+    /// Tells the audit log what became of moves.
+    fn tell_outcomes(&mut self, steps: &[Step], told: &str, now: Now) {
+        let job = self.engine.job();
+        for step in steps {
+            if let (Ask::Move(copy, to), Some(item)) = (&step.ask, job.items.get(step.item)) {
+                let detail = format!("move to {}, copy {}: {told}", to.name(), copy.0);
+                let entry = item_entry(job, item, AuditAction::Outcome, now.wall, detail);
+                self.entries.push(entry);
             }
         }
     }
 
     /// Stores what happened: the audit log first.
-    async fn store(&mut self) -> bool {
+    async fn store(&mut self) -> Result<(), RetractError> {
         let Some(ledger) = self.ledger.clone() else {
-            return true;
+            return Ok(());
         };
         self.items.extend(self.engine.take_changed());
         let Some(id) = self.engine.job().id.clone() else {
-            return true;
+            return Ok(());
         };
         let mut changes = Vec::new();
         if !self.items.is_empty() {
@@ -317,18 +402,18 @@ impl Runner {
             });
         }
         if changes.is_empty() && self.entries.is_empty() {
-            return true;
+            return Ok(());
         }
         match ledger.write(self.entries.clone(), changes).await {
             Ok(()) => {
                 self.entries.clear();
                 self.items.clear();
                 self.stored = state;
-                true
+                Ok(())
             }
             Err(error) => {
                 error!(job = id, %error, "a retraction job waits for its logs");
-                false
+                Err(error)
             }
         }
     }
@@ -363,18 +448,18 @@ impl Runner {
     async fn drain(&mut self) {
         let until = clock::now().monotonic + LAST_ANSWERS;
         while let Ok(Some(answered)) =
-            tokio::time::timeout_at(until.into(), self.in_flight.join_next()).await
+            tokio::time::timeout_at(until.into(), self.in_flight.join_next_with_id()).await
         {
             self.take(answered);
         }
         self.note_state();
-        // If it cannot be stored, the next start looks.
-        self.store().await;
+        // If it cannot be stored, the next start looks, and tells what it found.
+        let _ = self.store().await;
     }
 }
 
 /// What became of the step at this position of a batch.
-fn outcome(result: &Result<Vec<Option<Answer>>, ClientError>, position: usize) -> Outcome {
+fn outcome(result: &Answers, position: usize) -> Outcome {
     match result {
         Ok(answers) => match answers.get(position).cloned().flatten() {
             Some(answer) => Outcome::Answer(answer),
@@ -385,6 +470,14 @@ fn outcome(result: &Result<Vec<Option<Answer>>, ClientError>, position: usize) -
             retry_after: None,
             body: json!({"error": {"code": "token", "message": error.to_string()}}),
         }),
+        // What is said to the batch is said to each of its requests.
+        Err(ClientError::Refused(failure)) if matches!(failure.status, 401 | 403 | 429) => {
+            Outcome::Answer(Answer {
+                status: failure.status,
+                retry_after: failure.retry_after,
+                body: json!({"error": {"code": failure.code, "message": failure.message}}),
+            })
+        }
         Err(error) if error.may_have_run() => Outcome::Lost(error.to_string()),
         Err(error) => Outcome::NotRun(error.to_string()),
     }
@@ -402,14 +495,11 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-fn is_move(step: &Step) -> bool {
-    matches!(step.ask, Ask::Move(..))
-}
-
-fn target(step: &Step) -> &'static str {
+/// The copy that a step moves.
+fn moved(step: &Step) -> Option<&ImmutableId> {
     match &step.ask {
-        Ask::Move(_, to) => to.name(),
-        _ => "",
+        Ask::Move(copy, _) => Some(copy),
+        _ => None,
     }
 }
 

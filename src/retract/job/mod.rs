@@ -6,6 +6,7 @@
 mod take;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ use crate::graph::api::{
 use crate::graph::cloud::Base;
 use crate::graph::folder::{FolderId, WellKnown};
 use crate::graph::pace::Backoff;
-use crate::mail::TenantName;
+use crate::mail::{RecordId, TenantName};
 
 /// Names a copy: its mailbox, and its id there.
 pub type CopyId = (MailboxId, ImmutableId);
@@ -149,34 +150,41 @@ pub enum Ask {
     Move(ImmutableId, WellKnown),
 }
 
-/// The rounds of locating, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Where {
-    /// All normal folders.
-    Normal,
-    /// Recoverable Items.
-    Recoverable,
-    /// All normal folders, for a Message-ID that is stored without brackets.
-    NormalBare,
-    /// Recoverable Items, likewise.
-    RecoverableBare,
+/// A round of locating: under which name, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Where {
+    /// Which of the record's Message-IDs, by position.
+    pub name: usize,
+    /// As stored without brackets.
+    pub bare: bool,
+    /// In Recoverable Items; else in all normal folders.
+    pub recoverable: bool,
 }
 
 impl Where {
-    const fn recoverable(self) -> bool {
-        matches!(self, Self::Recoverable | Self::RecoverableBare)
-    }
+    const FIRST: Self = Self {
+        name: 0,
+        bare: false,
+        recoverable: false,
+    };
 
-    const fn bare(self) -> bool {
-        matches!(self, Self::NormalBare | Self::RecoverableBare)
-    }
-
-    const fn next(self) -> Option<Self> {
-        match self {
-            Self::Normal => Some(Self::Recoverable),
-            Self::Recoverable => Some(Self::NormalBare),
-            Self::NormalBare => Some(Self::RecoverableBare),
-            Self::RecoverableBare => None,
+    /// The round after this one. `found`: under this name nothing more is looked for.
+    const fn next(self, found: bool, names: usize) -> Option<Self> {
+        match (found, self.bare, self.recoverable) {
+            (false, _, false) => Some(Self {
+                recoverable: true,
+                ..self
+            }),
+            (false, false, true) => Some(Self {
+                bare: true,
+                recoverable: false,
+                ..self
+            }),
+            _ if self.name + 1 < names => Some(Self {
+                name: self.name + 1,
+                ..Self::FIRST
+            }),
+            _ => None,
         }
     }
 }
@@ -201,6 +209,18 @@ pub enum Outcome {
     Lost(String),
 }
 
+/// What other jobs did.
+pub trait Others: fmt::Debug + Send {
+    /// Another job moved this copy, or has a move of it under way.
+    fn moved(&self, copy: &CopyId) -> bool;
+}
+
+impl Others for HashSet<CopyId> {
+    fn moved(&self, copy: &CopyId) -> bool {
+        self.contains(copy)
+    }
+}
+
 /// The running job.
 #[derive(Debug)]
 pub struct Engine {
@@ -209,30 +229,32 @@ pub struct Engine {
     base: Base,
     timing: Timing,
     seed: u64,
-    /// Copies that earlier jobs of ours moved.
-    ours: HashSet<CopyId>,
+    others: Box<dyn Others>,
     folders: HashMap<(MailboxId, WellKnown), FolderId>,
     /// Names that were asked for; `None`: Graph did not say.
     names: HashMap<(MailboxId, FolderId), Option<String>>,
     /// Folder questions that are under way: they are asked once for all items of a mailbox.
     asking: HashSet<(MailboxId, String)>,
     changed: BTreeSet<usize>,
+    /// Items whose doubtful move came to be known, and what is known: for the audit log.
+    resolved: Vec<(usize, String)>,
     /// The items of each mailbox.
     by_mailbox: HashMap<MailboxId, Vec<usize>>,
+    /// The items that tell of another one's copy, by that one.
+    twins: HashMap<usize, Vec<usize>>,
 }
 
 /// What need not survive a restart.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     in_flight: bool,
-    round: Option<Where>,
-    next: Option<NextLink>,
-    candidates: Vec<Message>,
-    /// What the rounds so far found of this Message-ID that is another message.
-    others: Vec<(Reason, Message)>,
+    search: Search,
     not_before: Option<Instant>,
     failures: u32,
-    throttled_since: Option<Instant>,
+    /// Refusals of the token, one after the other.
+    token_refusals: u32,
+    /// Since when nothing that was asked for was run.
+    refused_since: Option<Instant>,
     /// The last move may have run: look before anything else.
     uncertain: bool,
     /// The copy was located, and was gone when it was to be moved.
@@ -241,18 +263,46 @@ struct Progress {
     watch_at: Option<Instant>,
 }
 
+/// A search for a copy, through all pages of all rounds.
+#[derive(Debug, Clone, Default)]
+struct Search {
+    round: Option<Where>,
+    next: Option<NextLink>,
+    /// Messages that were looked at.
+    seen: usize,
+    /// Those that are the message, and whether they are in Recoverable Items.
+    found: Vec<(Message, bool)>,
+    /// Something was found under this name.
+    named: bool,
+    /// Something was found.
+    done: bool,
+    /// Some of those that are other messages.
+    others: Vec<Stranger>,
+    /// How many more of them there were.
+    more: usize,
+}
+
+/// A message of the Message-ID that is not the one that was asked for.
+#[derive(Debug, Clone)]
+struct Stranger {
+    message: Message,
+    reason: Reason,
+    /// The record that it is of, if the journal knows.
+    record: Option<RecordId>,
+}
+
 impl Engine {
-    /// A job that begins or goes on. `ours`: copies that earlier jobs moved; `seed` for jitter.
+    /// A job that begins or goes on. `seed` for jitter.
     pub fn new(
         job: Job,
         base: Base,
         timing: Timing,
         seed: u64,
-        ours: HashSet<CopyId>,
+        others: Box<dyn Others>,
         now: Now,
     ) -> Self {
         let progress = job.items.iter().map(|item| Progress {
-            uncertain: item.state.under_way()
+            uncertain: (item.state.under_way() || item.state == State::NotFound)
                 && item.asked_at.is_some()
                 && !(item.state == State::Acted && item.folder_after.is_some()),
             ..Progress::default()
@@ -263,15 +313,20 @@ impl Engine {
             base,
             timing,
             seed,
-            ours,
+            others,
             folders: HashMap::new(),
             names: HashMap::new(),
             asking: HashSet::new(),
             changed: BTreeSet::new(),
+            resolved: Vec::new(),
             by_mailbox: HashMap::new(),
+            twins: HashMap::new(),
         };
         for number in 0..engine.job.items.len() {
             engine.index(number);
+            if let Some(other) = engine.job.items[number].same_as {
+                engine.twins.entry(other).or_default().push(number);
+            }
         }
         engine.watch_missing(now);
         engine
@@ -322,13 +377,15 @@ impl Engine {
         let request = match &step.ask {
             Ask::Locate(round) => {
                 let facts = &self.job.records[item.record].facts;
-                let scope = match round.recoverable() {
+                let name = facts.message_ids().nth(round.name);
+                let name = name.unwrap_or(&facts.message_id);
+                let scope = match round.recoverable {
                     true => Scope::Folder(WellKnown::RecoverableItemsDeletions),
                     false => Scope::AllFolders,
                 };
-                let message_id = match round.bare() {
-                    true => facts.message_id.to_string(),
-                    false => format!("<{}>", facts.message_id),
+                let message_id = match round.bare {
+                    true => name.to_string(),
+                    false => format!("<{name}>"),
                 };
                 Request::locate(id, scope, &message_id)
             }
@@ -372,6 +429,23 @@ impl Engine {
     /// A step whose request must not be sent.
     pub fn refuse(&mut self, step: &Step, why: &ControlCharacter) {
         self.give_up(step.item, Reason::Refused, format!("the Message-ID {why}"));
+        self.mirror();
+    }
+
+    /// Another job has a move of this copy under way, or moved it since it was located: instead of the step,
+    /// which was not started, it is located again, not before this instant.
+    pub fn relocate(&mut self, step: &Step, until: Instant) {
+        let progress = &mut self.progress[step.item];
+        progress.not_before = Some(until);
+        progress.search = Search::default();
+        self.change(step.item).set(State::Pending, None);
+        self.mirror();
+    }
+
+    /// The moves of which it came to be known whether they ran, since the last call: positions of their items,
+    /// and what is known.
+    pub fn take_resolved(&mut self) -> Vec<(usize, String)> {
+        std::mem::take(&mut self.resolved)
     }
 
     /// The items that changed since the last call, with their positions: to be stored together.
@@ -440,6 +514,9 @@ impl Engine {
     fn next_ask(&self, number: usize, now: Now) -> Option<Ask> {
         let (item, progress) = (&self.job.items[number], &self.progress[number]);
         let mailbox = &item.mailbox.as_ref()?.id;
+        if item.same_as.is_some() {
+            return None;
+        }
         let unknown = |folder: &WellKnown| !self.folders.contains_key(&(mailbox.clone(), *folder));
         let target = self.job.action.folder();
         match item.state {
@@ -452,8 +529,10 @@ impl Engine {
             State::Located => {
                 let message = item.message.clone()?;
                 if progress.uncertain {
-                    let target = target.filter(unknown).map(Ask::WellKnown);
-                    return Some(target.unwrap_or(Ask::Look(message)));
+                    // Where it is found is told by these, so they come first.
+                    let needs = self.job.action.needs().iter().copied();
+                    let folder = needs.chain(target).find(unknown).map(Ask::WellKnown);
+                    return Some(folder.unwrap_or(Ask::Look(message)));
                 }
                 if let Some(folder) = self.job.action.needs().iter().find(|f| unknown(f)) {
                     return Some(Ask::WellKnown(*folder));
@@ -476,8 +555,8 @@ impl Engine {
     }
 
     fn locate(&self, progress: &Progress) -> Ask {
-        let round = progress.round.unwrap_or(Where::Normal);
-        match &progress.next {
+        let round = progress.search.round.unwrap_or(Where::FIRST);
+        match &progress.search.next {
             Some(link) => Ask::Next(round, link.clone()),
             None => Ask::Locate(round),
         }

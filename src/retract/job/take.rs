@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use super::{Ask, Engine, JobState, Now, Outcome, Progress, Step, Where};
+use super::{Ask, Engine, JobState, Now, Outcome, Progress, Search, Step, Stranger, Where};
 use crate::graph::api::{Answer, Failure, MailboxId, Message, Trouble};
 use crate::graph::folder::{FolderId, WellKnown};
+use crate::mail::RecordId;
 use crate::retract::action::{Action, Place};
-use crate::retract::guard::identify;
+use crate::retract::guard::{Identity, owns, whose};
 use crate::retract::item::{Folder, Item, Reason, State};
 
-/// Messages of one Message-ID in one mailbox that are looked at. More is an attack or a fault.
-const CANDIDATES: usize = 1000;
+/// Messages of one Message-ID in one mailbox that are looked at. More is a fault: pages without end.
+const CANDIDATES: usize = 100_000;
+
+/// Messages of one Message-ID in one mailbox that are other messages, and told one by one. Anybody can send
+/// many of them.
+const STRANGERS: usize = 20;
 
 impl Engine {
     /// A step came to an end.
@@ -26,26 +31,27 @@ impl Engine {
             },
             Outcome::NotRun(why) => {
                 self.not_run(step);
-                self.again(step, None, why, now);
+                self.refused(step, None, Reason::Unavailable, why, now);
             }
             Outcome::Lost(why) => {
                 self.progress[step.item].uncertain |= matches!(step.ask, Ask::Move(..));
                 self.again(step, None, why, now);
             }
         }
+        self.mirror();
     }
 
     fn take(&mut self, step: &Step, answer: &Answer, now: Now) -> Result<(), Failure> {
         match &step.ask {
             Ask::Locate(round) | Ask::Next(round, _) => {
                 let page = answer.messages(&self.base)?;
-                let progress = &mut self.progress[step.item];
-                progress.candidates.extend(page.items);
-                progress.next = page.next;
-                if progress.candidates.len() > CANDIDATES {
+                self.sift(step.item, page.items, round.recoverable);
+                let search = &mut self.progress[step.item].search;
+                search.next = page.next;
+                if search.seen > CANDIDATES {
                     let detail = format!("more than {CANDIDATES} messages have this Message-ID");
                     self.give_up(step.item, Reason::TooManyCopies, detail);
-                } else if progress.next.is_none() {
+                } else if search.next.is_none() {
                     self.located(step.item, *round, now);
                 }
             }
@@ -64,7 +70,9 @@ impl Engine {
             }
             Ask::Look(_) => {
                 let message = answer.message()?;
-                self.looked(step.item, message.parent, now);
+                let none = || Failure::unreadable(answer.status, "the copy has no folder");
+                let parent = message.parent.ok_or_else(none)?;
+                self.looked(step.item, parent, now);
             }
             Ask::Move(..) => {
                 let message = answer.message()?;
@@ -74,45 +82,133 @@ impl Engine {
         Ok(())
     }
 
-    /// A round of locating is complete.
-    fn located(&mut self, number: usize, round: Where, now: Now) {
-        let candidates = std::mem::take(&mut self.progress[number].candidates);
+    /// Tells the messages of a page apart.
+    fn sift(&mut self, number: usize, messages: Vec<Message>, recoverable: bool) {
+        let Some(mailbox) = self.mailbox(number) else {
+            return;
+        };
         let item = &self.job.items[number];
-        let facts = &self.job.records[item.record].facts;
+        let record = item.record;
         // An item that lost its copy looks for that one; what else is there belongs to other items.
         let own = item
             .message
             .clone()
             .filter(|_| item.state != State::Mismatch);
-        let (mut done, mut found) = (false, Vec::new());
-        for message in candidates {
-            match identify(facts, &message) {
-                Ok(()) => {
-                    done |= own.as_ref().is_none_or(|own| *own == message.id);
-                    found.push(message);
+        for message in messages {
+            self.progress[number].search.seen += 1;
+            let facts = self.job.records.iter().map(|record| &record.facts);
+            let (reason, record) = match whose(facts, record, &message) {
+                Identity::Own => {
+                    let search = &mut self.progress[number].search;
+                    search.named |= own.as_ref().is_none_or(|own| *own == message.id);
+                    search.found.push((message, recoverable));
+                    continue;
                 }
-                Err(reason) => self.progress[number].others.push((reason, message)),
+                // The item of that one tells of it.
+                Identity::Other(other, _) if self.has_item(other, &mailbox) => continue,
+                Identity::Other(other, reason) => (reason, Some(self.job.records[other].id)),
+                Identity::Nobody(reason) => (reason, self.sibling(record, &message)),
+            };
+            let search = &mut self.progress[number].search;
+            if search.others.len() < STRANGERS {
+                search.others.push(Stranger {
+                    message,
+                    reason,
+                    record,
+                });
+            } else {
+                search.more += 1;
             }
         }
-        for message in &found {
-            self.found(number, message, round, now);
-        }
-        let next = round.next().filter(|_| !done);
-        self.progress[number].round = next;
-        if next.is_some() {
+    }
+
+    fn has_item(&self, record: usize, mailbox: &MailboxId) -> bool {
+        let items = self.by_mailbox.get(mailbox);
+        items.is_some_and(|items| items.iter().any(|n| self.job.items[*n].record == record))
+    }
+
+    /// The message of the journal, outside of the job, that this copy is of.
+    fn sibling(&self, record: usize, message: &Message) -> Option<RecordId> {
+        let siblings = &self.job.records[record].siblings;
+        let sibling = siblings
+            .iter()
+            .find(|s| owns(&s.network_message_ids, message));
+        sibling.map(|sibling| sibling.id)
+    }
+
+    /// A round of locating is complete.
+    fn located(&mut self, number: usize, round: Where, now: Now) {
+        let record = self.job.items[number].record;
+        let names = self.job.records[record].facts.message_ids().count();
+        let search = &mut self.progress[number].search;
+        search.done |= search.named;
+        search.round = round.next(search.named, names);
+        search.named = false;
+        if search.round.is_some() {
             return;
         }
-        let others = std::mem::take(&mut self.progress[number].others);
-        for (reason, message) in &others {
-            self.mismatch(number, message, *reason, done);
+        let search = std::mem::take(&mut self.progress[number].search);
+        let mut taken = None;
+        for (message, recoverable) in &search.found {
+            match self.taken(number, message) {
+                None => self.found(number, message, *recoverable, now),
+                by => taken = taken.or(by),
+            }
         }
-        if !done {
+        let item = &self.job.items[number];
+        if let Some(by) = taken
+            && item.message.is_none()
+            && matches!(item.state, State::Pending | State::NotFound)
+        {
+            self.share(number, by);
+        }
+        for other in &search.others {
+            self.mismatch(number, other, search.done, search.more);
+        }
+        if !search.done {
             self.missing(number, now);
         }
     }
 
+    /// The item of another record that has this copy already.
+    fn taken(&self, asked: usize, message: &Message) -> Option<usize> {
+        let record = self.job.items[asked].record;
+        let of_mailbox = self.by_mailbox.get(self.mailbox_of(asked)?)?;
+        of_mailbox.iter().copied().find(|number| {
+            let item = &self.job.items[*number];
+            item.record != record
+                && item.state != State::Mismatch
+                && item.message.as_ref() == Some(&message.id)
+        })
+    }
+
+    /// An item has no copy of its own, but another record's item has one that fits its message as well.
+    fn share(&mut self, number: usize, with: usize) {
+        self.progress[number].watch_at = None;
+        self.change(number).same_as = Some(with);
+        self.twins.entry(with).or_default().push(number);
+        self.changed.insert(with);
+        self.mirror();
+    }
+
+    /// Items that share another's copy go where it goes.
+    pub(super) fn mirror(&mut self) {
+        let mut shared: Vec<usize> = Vec::new();
+        shared.extend(self.changed.iter().filter(|n| self.twins.contains_key(n)));
+        for number in shared {
+            let item = self.job.items[number].clone();
+            let record = self.job.records[item.record].id;
+            for twin in self.twins.get(&number).cloned().unwrap_or_default() {
+                let twin = self.change(twin);
+                twin.set(item.state, item.reason);
+                twin.verified_at = item.verified_at;
+                twin.detail = Some(format!("the same copy as that of record {record}"));
+            }
+        }
+    }
+
     /// A copy that is the message.
-    fn found(&mut self, asked: usize, message: &Message, round: Where, now: Now) {
+    fn found(&mut self, asked: usize, message: &Message, recoverable: bool, now: Now) {
         self.progress[asked].watch_at = None;
         let number = self.item_for(asked, message);
         if !matches!(
@@ -131,7 +227,7 @@ impl Engine {
         if !uncertain || item.folder_before.is_none() {
             item.folder_before = message.parent.clone().map(|id| Folder { id, name: None });
         }
-        if round.recoverable() {
+        if recoverable {
             let mailbox = self.mailbox(number);
             if let (Some(mailbox), Some(parent)) = (mailbox, message.parent.clone()) {
                 let folder = WellKnown::RecoverableItemsDeletions;
@@ -179,19 +275,36 @@ impl Engine {
         number
     }
 
-    /// A message of this Message-ID that is another. `beside`: the copy itself was found, too.
-    fn mismatch(&mut self, asked: usize, message: &Message, reason: Reason, beside: bool) {
+    /// A message of this Message-ID that is another; there are so many `more`. `beside`: the copy itself was
+    /// found, too.
+    fn mismatch(&mut self, asked: usize, other: &Stranger, beside: bool, more: usize) {
+        let message = &other.message;
         if self.known(asked, message).is_some() {
             return;
         }
         let free = !beside && self.job.items[asked].message.is_none();
+        if !free && self.is_told(asked, message) {
+            return;
+        }
         let number = if free { asked } else { self.add_item(asked) };
         let item = self.change(number);
         item.message = Some(message.id.clone());
         item.folder_before = message.parent.clone().map(|id| Folder { id, name: None });
         item.is_read = message.is_read;
         item.received = message.received;
-        item.set(State::Mismatch, Some(reason));
+        item.other_record = other.record;
+        item.set(State::Mismatch, Some(other.reason));
+        if more > 0 {
+            let detail = format!("{more} more messages of this Message-ID are not listed");
+            item.detail = Some(detail);
+        }
+    }
+
+    /// An item of any record is about this message.
+    fn is_told(&self, asked: usize, message: &Message) -> bool {
+        let of_mailbox = self.mailbox_of(asked).and_then(|m| self.by_mailbox.get(m));
+        let about = |n: &usize| self.job.items[*n].message.as_ref() == Some(&message.id);
+        of_mailbox.is_some_and(|items| items.iter().any(about))
     }
 
     /// No round found the copy.
@@ -219,9 +332,11 @@ impl Engine {
                 let item = self.change(number);
                 item.set(State::NotFound, Some(reason));
                 if lost {
-                    item.detail = Some(
-                        "a move was sent and its answer lost; the copy is in none of the folders that Graph shows"
-                            .to_owned(),
+                    let detail = "a move was sent and its answer lost; the copy is in none of the folders that Graph shows";
+                    item.detail = Some(detail.to_owned());
+                    self.resolve(
+                        number,
+                        "not found: the copy is in none of the folders that Graph shows",
                     );
                 }
             }
@@ -233,7 +348,9 @@ impl Engine {
     pub(super) fn watch_missing(&mut self, now: Now) {
         let mut seen = std::collections::HashSet::new();
         let of_mailbox = |item: &Item| Some((item.record, item.mailbox.as_ref()?.id.clone()));
-        let missing = |item: &Item| matches!(item.state, State::NotFound | State::Mismatch);
+        let missing = |item: &Item| {
+            item.same_as.is_none() && matches!(item.state, State::NotFound | State::Mismatch)
+        };
         let items = &self.job.items;
         seen.extend(
             items
@@ -254,7 +371,7 @@ impl Engine {
     fn watch(&mut self, number: usize, now: Now) {
         let progress = &mut self.progress[number];
         progress.watch_at = None;
-        progress.round = None;
+        progress.search = Search::default();
         if self.job.state == JobState::Planned {
             return;
         }
@@ -292,11 +409,19 @@ impl Engine {
         }
         let place = action.place(folder);
         let uncertain = std::mem::take(&mut self.progress[number].uncertain);
+        if uncertain {
+            let told = match place {
+                Place::Short => "not run, or put back since",
+                Place::At => "moved",
+                Place::Beyond => "the copy is further away than it was asked to be",
+            };
+            self.resolve(number, told);
+        }
         if place == Place::Short {
             return;
         }
         let id = self.job.items[number].message.clone();
-        let earlier = id.is_some_and(|id| self.ours.contains(&(mailbox, id)));
+        let earlier = id.is_some_and(|id| self.others.moved(&(mailbox, id)));
         let item = self.change(number);
         if uncertain || earlier {
             let reason = match (earlier, place) {
@@ -340,16 +465,21 @@ impl Engine {
     }
 
     /// Where a copy is whose move may have run.
-    fn looked(&mut self, number: usize, parent: Option<FolderId>, now: Now) {
+    fn looked(&mut self, number: usize, parent: FolderId, now: Now) {
         let target = self.job.action.folder();
         let mailbox = self.mailbox(number);
         let target = mailbox
             .zip(target)
             .and_then(|key| self.folders.get(&key).cloned());
-        if parent.is_some() && parent == target {
+        let folder = Some(Folder {
+            id: parent.clone(),
+            name: None,
+        });
+        if target.as_ref() == Some(&parent) {
             self.progress[number].uncertain = false;
+            self.resolve(number, "moved");
             let item = self.change(number);
-            item.folder_after = parent.map(|id| Folder { id, name: None });
+            item.folder_after = folder;
             item.set(State::Acted, None);
             self.prove(number, now);
             return;
@@ -358,11 +488,11 @@ impl Engine {
         let item = self.change(number);
         item.set(State::Located, None);
         item.folder_after = None;
-        if item.folder_before.as_ref().map(|folder| &folder.id) != parent.as_ref() {
-            item.folder_before = parent.clone().map(|id| Folder { id, name: None });
+        if item.folder_before.as_ref().map(|folder| &folder.id) != Some(&parent) {
+            item.folder_before = folder;
         }
         if again {
-            self.place(number, parent, now);
+            self.place(number, Some(parent), now);
             // Not run, or undone by the user since: it may be asked again.
             self.progress[number].uncertain = false;
             let item = &mut self.job.items[number];
@@ -436,16 +566,19 @@ impl Engine {
         match failure.trouble {
             Trouble::Throttled => {
                 self.not_run(step);
-                self.throttled(step, failure.retry_after, detail, now);
+                self.refused(step, failure.retry_after, Reason::Throttled, detail, now);
             }
             Trouble::Transient | Trouble::Unknown | Trouble::Conflict => {
                 self.progress[number].uncertain |= matches!(step.ask, Ask::Move(..));
                 self.again(step, failure.retry_after, detail, now);
             }
-            Trouble::Token if self.progress[number].failures > 0 => {
+            Trouble::Token if self.progress[number].token_refusals > 0 => {
                 self.end(number, State::Denied, Reason::Credentials, detail);
             }
             Trouble::Token | Trouble::Dependency => {
+                if failure.trouble == Trouble::Token {
+                    self.progress[number].token_refusals += 1;
+                }
                 self.not_run(step);
                 self.again(step, None, detail, now);
             }
@@ -492,16 +625,26 @@ impl Engine {
         }
     }
 
-    fn throttled(&mut self, step: &Step, wait: Option<Duration>, detail: String, now: Now) {
+    /// The same again after a while: it was not run, for want of a network, a token or an allowance. That may
+    /// take long, and harms nobody.
+    fn refused(
+        &mut self,
+        step: &Step,
+        wait: Option<Duration>,
+        reason: Reason,
+        detail: String,
+        now: Now,
+    ) {
         let progress = &mut self.progress[step.item];
-        let since = *progress.throttled_since.get_or_insert(now.monotonic);
+        let since = *progress.refused_since.get_or_insert(now.monotonic);
         if now.monotonic.saturating_duration_since(since) > self.timing.throttled {
-            return self.give_up(step.item, Reason::Throttled, detail);
+            return match self.job.items[step.item].state.under_way() {
+                true => self.give_up(step.item, reason, detail),
+                false => self.watch(step.item, now),
+            };
         }
-        let backoff = self
-            .timing
-            .backoff
-            .wait(progress.failures, self.seed ^ step.item as u64);
+        let seed = self.seed ^ step.item as u64;
+        let backoff = self.timing.backoff.wait(progress.failures, seed);
         progress.failures = progress.failures.saturating_add(1).min(16);
         progress.not_before = Some(now.monotonic + wait.unwrap_or(backoff));
     }
@@ -530,7 +673,8 @@ impl Engine {
     fn calm(&mut self, number: usize) {
         let progress = &mut self.progress[number];
         progress.failures = 0;
-        progress.throttled_since = None;
+        progress.token_refusals = 0;
+        progress.refused_since = None;
         progress.not_before = None;
     }
 
@@ -541,12 +685,20 @@ impl Engine {
     fn end(&mut self, number: usize, state: State, reason: Reason, detail: String) {
         let progress = &mut self.progress[number];
         progress.watch_at = None;
-        progress.candidates = Vec::new();
-        progress.others = Vec::new();
-        progress.next = None;
+        progress.search = Search::default();
+        if progress.uncertain {
+            self.resolve(number, &format!("not known: {detail}"));
+        }
         let item = self.change(number);
         item.set(state, Some(reason));
         item.detail = Some(detail);
+    }
+
+    /// What became of a move whose answer was lost, for the audit log.
+    fn resolve(&mut self, number: usize, told: &str) {
+        if self.job.items[number].asked_at.is_some() {
+            self.resolved.push((number, told.to_owned()));
+        }
     }
 
     pub(super) fn change(&mut self, number: usize) -> &mut Item {

@@ -30,6 +30,8 @@ enum Fault {
     CrashAfter,
     /// The process dies before the call.
     CrashBefore,
+    /// The token is refused.
+    Token,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ struct Copy {
     mailbox: String,
     folder: String,
     network: &'static str,
+    /// Under which of the record's Message-IDs it is found.
+    name: usize,
     moves: u32,
     read: bool,
 }
@@ -47,6 +51,8 @@ struct Graph {
     copies: Vec<Copy>,
     no_mailbox: Vec<String>,
     denied: Vec<String>,
+    /// So many looks are answered without a parent folder.
+    no_parent: u32,
     log: Vec<String>,
 }
 
@@ -58,7 +64,12 @@ impl Graph {
                 id: format!("c{n}"),
                 mailbox: (*mailbox).into(),
                 folder: (*folder).into(),
-                network: if *network == "n1" { "n1" } else { "n2" },
+                network: match *network {
+                    "n1" => "n1",
+                    "n2" => "n2",
+                    _ => "",
+                },
+                name: 0,
                 moves: 0,
                 read: n % 2 == 0,
             });
@@ -67,10 +78,15 @@ impl Graph {
     }
 
     fn message(copy: &Copy) -> Value {
+        let header = "X-MS-Exchange-Organization-Network-Message-Id";
+        let headers = match copy.network {
+            "" => json!([]),
+            id => json!([{"name": header, "value": id}]),
+        };
         json!({"id": copy.id, "internetMessageId": "<m@x>", "parentFolderId": copy.folder,
+            "from": {"emailAddress": {"address": "evil@y"}},
             "isRead": copy.read, "receivedDateTime": "2026-01-31T10:00:00Z",
-            "internetMessageHeaders": [
-                {"name": "X-MS-Exchange-Organization-Network-Message-Id", "value": copy.network}]})
+            "internetMessageHeaders": headers})
     }
 
     fn ask(&mut self, user: &str, ask: &Ask) -> Answer {
@@ -95,8 +111,9 @@ impl Graph {
             Ask::Locate(round) => {
                 let here = |c: &&Copy| {
                     c.mailbox == user
-                        && !round.bare()
-                        && (c.folder == RECOVERABLE) == round.recoverable()
+                        && c.name == round.name
+                        && !round.bare
+                        && (c.folder == RECOVERABLE) == round.recoverable
                         && c.folder != "purged"
                 };
                 json!({"value": self.copies.iter().filter(here).map(Self::message).collect::<Value>()})
@@ -113,19 +130,29 @@ impl Graph {
             Ask::Name(folder) => json!({"id": folder.0, "displayName": folder.0.to_uppercase()}),
             Ask::Look(id) => match found(id, &self.copies) {
                 // As in the field: by id, what is recoverable may not be shown.
-                Some(n) if self.copies[n].folder != RECOVERABLE => Self::message(&self.copies[n]),
+                Some(n) if ![RECOVERABLE, "purged"].contains(&self.copies[n].folder.as_str()) => {
+                    let mut message = Self::message(&self.copies[n]);
+                    if self.no_parent > 0 {
+                        self.no_parent -= 1;
+                        message["parentFolderId"] = Value::Null;
+                    }
+                    message
+                }
                 _ => return refuse(404, "ErrorItemNotFound"),
             },
             Ask::Move(id, to) => match found(id, &self.copies) {
                 Some(n) if self.copies[n].folder != "purged" => {
                     let copy = &mut self.copies[n];
-                    copy.folder = match to {
+                    let target = match to {
                         WellKnown::Inbox => INBOX,
                         WellKnown::JunkEmail => JUNK,
                         WellKnown::DeletedItems => DELETED,
                         WellKnown::RecoverableItemsDeletions => RECOVERABLE,
+                    };
+                    if copy.folder == target {
+                        return refuse(400, "ErrorMoveCopyFailed");
                     }
-                    .into();
+                    copy.folder = target.into();
                     copy.moves += 1;
                     Self::message(copy)
                 }
@@ -198,7 +225,7 @@ impl Run {
             watch: Duration::ZERO,
             ..Timing::default()
         };
-        Engine::new(job, base, timing, 7, HashSet::new(), now)
+        Engine::new(job, base, timing, 7, Box::new(HashSet::new()), now)
     }
 
     fn store(&mut self) {
@@ -254,6 +281,7 @@ impl Run {
                     Outcome::Lost("reset".into())
                 }
                 Fault::Throttled => Outcome::Answer(busy(429)),
+                Fault::Token => Outcome::Answer(busy(401)),
                 Fault::BusyBefore => Outcome::Answer(busy(503)),
                 Fault::BusyAfter => {
                     graph.ask(&user, &step.ask);
@@ -464,7 +492,8 @@ fn a_copy_that_an_earlier_job_moved_is_ours() {
     let mut graph = Graph::with(&[("a", RECOVERABLE, "n1")]);
     let mut run = Run::new(job(Action::SoftDelete, &["a@x"]));
     let mailbox = values::mailbox("a").id;
-    run.engine.ours.insert((mailbox, ImmutableId("c0".into())));
+    let copy = (mailbox, ImmutableId("c0".into()));
+    run.engine.others = Box::new(HashSet::from([copy]));
     run.run(&mut graph, &[]);
     assert_eq!(run.states(), [(State::Verified, Some(Reason::EarlierJob))]);
 }
@@ -509,6 +538,187 @@ fn a_message_id_that_may_not_be_sent_fails_alone() {
     run.engine.refuse(&step, &error);
     run.store();
     assert_eq!(run.states(), [(State::Failed, Some(Reason::Refused))]);
+}
+
+/// A job for two records of one Message-ID; the second one's network message ids are given.
+fn job_of_two(recipients: &[&str], first: &[&str], second: &[&str]) -> Job {
+    let mut job = job(Action::SoftDelete, recipients);
+    let mut other = job.records[0].clone();
+    other.id = RecordId::from_octets([8; 16]);
+    let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+    job.records[0].facts.network_message_ids = owned(first);
+    other.facts.network_message_ids = owned(second);
+    job.records.push(other);
+    let resolved = recipients.iter().map(|r| {
+        let address: crate::mail::Address = r.parse().unwrap();
+        let mailbox = values::in_mailboxes(&[address.local_part()]);
+        (address, mailbox)
+    });
+    job.items = items(&job.records, &resolved.collect());
+    job
+}
+
+#[test]
+fn each_of_two_records_is_told_by_its_own_items() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1"), ("a", INBOX, "n2")]);
+    let mut run = Run::new(job_of_two(&["a@x"], &["n1"], &["n2"]));
+    run.run(&mut graph, &[]);
+    assert_eq!(
+        run.stored.document()["counts"],
+        json!({"verified": 2}),
+        "{:#?}",
+        run.stored.items
+    );
+}
+
+#[test]
+fn a_copy_that_fits_two_records_is_moved_once_and_told_for_both() {
+    for (name, network, first, second) in [
+        ("none known", "", &[][..], &[][..]),
+        ("one known", "n1", &["n1"], &[]),
+        ("the other known", "n2", &[], &["n2"]),
+    ] {
+        let mut graph = Graph::with(&[("a", INBOX, network)]);
+        let mut run = Run::new(job_of_two(&["a@x"], first, second));
+        run.run(&mut graph, &[]);
+        assert_eq!(graph.copies[0].moves, 1, "{name}");
+        let verified = (State::Verified, None);
+        assert_eq!(run.states(), [verified; 2], "{name}");
+        let document = run.stored.document();
+        for recipient in document["recipients"].as_array().unwrap() {
+            assert_eq!(recipient["outcome"], "verified", "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_fork_under_another_message_id_is_found_as_well() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1"), ("a", INBOX, "n1"), ("b", INBOX, "n1")]);
+    graph.copies[0].name = 1;
+    graph.copies[2].name = 2;
+    let mut several = job(Action::SoftDelete, &["a@x", "b@x"]);
+    let other = |id: &str| MessageId::new(id).unwrap();
+    several.records[0].facts.also = vec![other("<n@x>"), other("<o@x>")];
+    let mut run = Run::new(several);
+    run.run(&mut graph, &[]);
+    assert_eq!(run.states(), [(State::Verified, None); 3]);
+    let moves: Vec<u32> = graph.copies.iter().map(|copy| copy.moves).collect();
+    assert_eq!(moves, [1, 1, 1]);
+}
+
+#[test]
+fn other_trouble_before_a_refused_token_is_no_second_refusal() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1")]);
+    let mut run = Run::new(job(Action::SoftDelete, &["a@x"]));
+    // Located, then trouble with the move.
+    run.run(&mut graph, &[Fault::None, Fault::Throttled, Fault::Token]);
+    assert_eq!(run.states(), [(State::Verified, None)]);
+
+    let mut graph = Graph::with(&[("a", INBOX, "n1")]);
+    let mut run = Run::new(job(Action::SoftDelete, &["a@x"]));
+    run.run(&mut graph, &[Fault::None, Fault::Token, Fault::Token]);
+    assert_eq!(run.states(), [(State::Denied, Some(Reason::Credentials))]);
+}
+
+#[test]
+fn many_messages_of_the_same_message_id_do_not_protect_the_copy() {
+    let mut copies = vec![("a", INBOX, "n2"); 1001];
+    copies.push(("a", INBOX, "n1"));
+    let mut graph = Graph::with(&copies);
+    let mut run = Run::new(job(Action::SoftDelete, &["a@x"]));
+    run.run(&mut graph, &[]);
+    assert_eq!(run.states()[0], (State::Verified, None));
+    assert!(graph.copies[..1001].iter().all(|copy| copy.moves == 0));
+    assert!(run.states().len() <= 22, "{}", run.states().len());
+    let details = run
+        .stored
+        .items
+        .iter()
+        .filter_map(|item| item.detail.as_deref());
+    assert!(
+        details
+            .into_iter()
+            .any(|detail| detail.contains("981 more"))
+    );
+}
+
+#[test]
+fn a_copy_that_its_user_took_on_after_our_lost_move_is_ours() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1")]);
+    let mut run = Run::new(job(Action::Junk, &["a@x"]));
+    // Two folders, the copy, and a move whose answer dies with the process.
+    while graph.copies[0].moves == 0 {
+        let step = run.engine.ready(run.now).remove(0);
+        run.engine.start(&step, run.now);
+        run.store();
+        let answer = graph.ask("a", &step.ask);
+        if graph.copies[0].moves == 0 {
+            run.engine.answer(&step, Outcome::Answer(answer), run.now);
+            run.store();
+        }
+    }
+    graph.copies[0].folder = DELETED.into();
+    run.crash();
+    run.run(&mut graph, &[]);
+    assert_eq!(run.states(), [(State::Verified, Some(Reason::Beyond))]);
+    assert_eq!(graph.copies[0].moves, 1);
+}
+
+#[test]
+fn a_restart_does_not_forget_that_a_lost_move_may_have_run() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1")]);
+    let mut run = Run::new(job(Action::SoftDelete, &["a@x"]));
+    let step = run.engine.ready(run.now).remove(0);
+    run.engine.start(&step, run.now);
+    run.engine
+        .answer(&step, Outcome::Answer(graph.ask("a", &step.ask)), run.now);
+    let step = run.engine.ready(run.now).remove(0);
+    run.engine.start(&step, run.now);
+    // It ran, but for a while Graph shows the copy nowhere.
+    graph.copies[0].moves = 1;
+    graph.copies[0].folder = "purged".into();
+    run.engine
+        .answer(&step, Outcome::Lost("reset".into()), run.now);
+    run.run(&mut graph, &[]);
+    assert_eq!(run.states()[0].0, State::NotFound);
+    let resolved = run.engine.take_resolved();
+    assert!(
+        matches!(&resolved[..], [(0, told)] if told.starts_with("not found")),
+        "{resolved:?}"
+    );
+    run.crash();
+    run.engine.timing = Timing::default();
+    run.engine.watch_missing(run.now);
+    graph.copies[0].folder = RECOVERABLE.into();
+    run.now.monotonic = run.engine.next_timer(run.now).unwrap();
+    let [step] = &run.engine.ready(run.now)[..] else {
+        panic!("the watch asks")
+    };
+    run.engine.start(step, run.now);
+    let answer = Outcome::Answer(graph.ask("a", &step.ask));
+    run.engine.answer(step, answer, run.now);
+    while !run.engine.ready(run.now).is_empty() {
+        let step = run.engine.ready(run.now).remove(0);
+        run.engine.start(&step, run.now);
+        let answer = Outcome::Answer(graph.ask("a", &step.ask));
+        run.engine.answer(&step, answer, run.now);
+    }
+    run.store();
+    assert_eq!(run.states()[0].0, State::Verified);
+    assert_eq!(run.engine.take_resolved(), [(0, "moved".to_owned())]);
+}
+
+#[test]
+fn a_look_that_shows_no_folder_proves_nothing() {
+    let mut graph = Graph::with(&[("a", INBOX, "n1")]);
+    graph.no_parent = 2;
+    let mut run = Run::new(job(Action::Trash, &["a@x"]));
+    // The folder, the copy, the move.
+    let faults = [Fault::None, Fault::None, Fault::LostAfter];
+    run.run(&mut graph, &faults);
+    assert_eq!(run.states(), [(State::Verified, None)]);
+    assert_eq!(graph.copies[0].moves, 1, "{:?}", graph.log);
+    assert_eq!(graph.no_parent, 0);
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
