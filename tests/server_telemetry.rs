@@ -63,6 +63,60 @@ impl MakeWriter<'_> for Log {
     }
 }
 
+/// Without a scraper, which is how it is by default, the samples of histograms must not gather. Measured in a
+/// process of its own, where nothing else takes memory.
+#[test]
+fn samples_do_not_gather_while_nobody_asks() {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "server_telemetry::child", "--nocapture"])
+        .env("TELEMETRY_CHILD", "1");
+    let ended = child.output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    let grown = told.lines().find_map(|line| line.strip_prefix("grown by "));
+    let grown: u64 = grown.unwrap_or_else(|| panic!("{told}")).parse().unwrap();
+    // Five million samples are 80 MB.
+    assert!(grown < 40 << 20, "{grown} octets");
+}
+
+/// Does nothing when it is run as a test.
+#[tokio::test]
+async fn child() {
+    if std::env::var_os("TELEMETRY_CHILD").is_none() {
+        return;
+    }
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes: u64 = line
+            .unwrap()
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        kilobytes << 10
+    };
+    let service = Service::start().await;
+    let samples = metrics::histogram!("clawback_commit_seconds");
+    let mut before = 0;
+    for round in 0..101 {
+        for _ in 0..50_000 {
+            samples.record(0.001);
+        }
+        service.receiver.publish_metrics();
+        if round == 0 {
+            before = resident();
+        }
+    }
+    writeln!(
+        io::stdout(),
+        "\ngrown by {}",
+        resident().saturating_sub(before)
+    )
+    .unwrap();
+}
+
 /// A report is one line with its facts; its subject, body and addresses are in no line at any level,
 /// and what a stranger wrote cannot begin a line of its own.
 #[tokio::test]

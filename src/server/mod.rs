@@ -316,6 +316,8 @@ impl Shared {
         gauge!(metric::CONTENT_MEMORY_BYTES).set(self.budget.used() as f64);
         gauge!(metric::QUARANTINE_BYTES).set(self.parts.quarantine.bytes() as f64);
         self.parts.store.report_metrics();
+        // Samples of histograms gather until they are put into their buckets, whether somebody asks or not.
+        crate::telemetry::metrics().run_upkeep();
     }
 
     /// Writes the feed's state where it outlives a restart.
