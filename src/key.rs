@@ -86,32 +86,14 @@ impl StoreKey {
             .map_err(|_| KeyError::Random)?;
         let mut text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&key.0));
         text.push('\n');
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        let mut file = match created {
+        match place(path, text.as_bytes()) {
+            Ok(()) => Ok(key),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let path = path.to_owned();
-                return Err(KeyError::Exists { path });
+                Err(KeyError::Exists { path })
             }
-            other => other.map_err(io_error(path))?,
-        };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let written = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fsync_dir(directory));
-        if let Err(error) = written {
-            // The first error is the one to tell.
-            let _ = fs::remove_file(path);
-            return Err(io_error(path)(error));
+            Err(error) => Err(io_error(path)(error)),
         }
-        Ok(key)
     }
 
     /// The key for one purpose: HMAC-SHA256 of its name under this key. Knowing one derived key tells
@@ -136,6 +118,34 @@ impl std::fmt::Debug for StoreKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StoreKey")
     }
+}
+
+/// Puts the text at `path`, durably, unless something is there. It has the name only once it is whole: a
+/// start that is killed in between leaves no file that the next one would take for a damaged key.
+fn place(path: &Path, text: &[u8]) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = path.with_added_extension(format!("{}.tmp", std::process::id()));
+    let placed = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(text)?;
+            file.sync_all()
+        })
+        // A link, as a rename would put the new key in the place of another.
+        .and_then(|()| fs::hard_link(&temporary, path));
+    // The first error is the one to tell; what stays of this name is in the way of nobody.
+    let _ = fs::remove_file(&temporary);
+    placed?;
+    fsync_dir(directory).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> KeyError + '_ {
@@ -167,6 +177,19 @@ mod tests {
             StoreKey::create(&path),
             Err(KeyError::Exists { .. })
         ));
+        assert_eq!(StoreKey::load(&path).unwrap().derive("x"), key.derive("x"));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    /// What a start that was killed while it made the key may leave.
+    #[test]
+    fn half_a_key_is_in_nobodys_way() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("store.key");
+        let temporary = path.with_added_extension(format!("{}.tmp", std::process::id()));
+        fs::write(&temporary, "0123").unwrap();
+        assert!(matches!(StoreKey::load(&path), Err(KeyError::Io { .. })));
+        let key = StoreKey::create(&path).unwrap();
         assert_eq!(StoreKey::load(&path).unwrap().derive("x"), key.derive("x"));
     }
 
