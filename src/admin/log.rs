@@ -1,6 +1,8 @@
 //! `audit`: what was done, and whether the log still says what was written.
 
-use axum::extract::State;
+use std::collections::HashMap;
+
+use axum::extract::{Query, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -28,11 +30,22 @@ pub(super) async fn show(State(service): State<Service>) -> Response {
     })
 }
 
-/// `GET /v1/audit/verify`.
-pub(super) async fn verify(State(service): State<Service>) -> Result<Response, Problem> {
+/// `GET /v1/audit/verify`; `known`: `SEQ:HASH`, separated by commas, that the log must hold.
+pub(super) async fn verify(
+    State(service): State<Service>,
+    Query(terms): Query<HashMap<String, String>>,
+) -> Result<Response, Problem> {
+    let known = terms
+        .get("known")
+        .into_iter()
+        .flat_map(|known| known.split(','));
+    let known: Vec<_> = known
+        .map(|text| audit::parse_known(text).map_err(|what| format!("{text:?}: {what}")))
+        .collect::<Result<_, _>>()
+        .map_err(Problem::usage)?;
     let verified = tokio::task::spawn_blocking(move || {
         let directory = service.config().store.path.join(DIRECTORY);
-        audit::verify(&directory, &service.parts.key, &[])
+        audit::verify(&directory, &service.parts.key, &known)
     });
     let verification = verified
         .await

@@ -22,6 +22,21 @@ const FINDING: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Hash(pub [u8; HASH_OCTETS]);
 
+/// A text that is no hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hash is 64 hexadecimal characters")]
+pub struct HashError;
+
+impl std::str::FromStr for Hash {
+    type Err = HashError;
+
+    fn from_str(text: &str) -> Result<Self, HashError> {
+        let octets = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        let octets = octets.map_err(|_| HashError)?;
+        octets.try_into().map(Self).map_err(|_| HashError)
+    }
+}
+
 impl std::fmt::Display for Hash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&data_encoding::HEXLOWER.encode(&self.0))

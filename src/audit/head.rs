@@ -11,11 +11,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
+use super::AuditError;
 use super::entry::{HASH_OCTETS, Hash, sign};
-use crate::segment::{create_dir_durable, fsync_dir};
+use crate::segment::{SegmentError, create_dir_durable, fsync_dir};
 
 const FILE_NAME: &str = "head";
 const MAGIC: &[u8; 8] = b"CLAWHEAD";
@@ -102,12 +104,30 @@ impl HeadFile {
 }
 
 /// The newest right slot; `None`: no file, or none of its slots is right.
-pub(super) fn read(directory: &Path, key: &hmac::Key) -> io::Result<Option<Found>> {
-    let octets = match std::fs::read(directory.join(FILE_NAME)) {
+///
+/// # Errors
+///
+/// The file cannot be read, or a newer version wrote it: that is nothing to be mended.
+pub(super) fn read(directory: &Path, key: &hmac::Key) -> Result<Option<Found>, AuditError> {
+    let path = directory.join(FILE_NAME);
+    let octets = match std::fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        other => other.map_err(|source| AuditError::Io {
+            path: path.clone(),
+            source: Arc::new(source),
+        })?,
     };
-    let slots: Vec<_> = octets.chunks(SLOT_OCTETS).map(|s| decode(key, s)).collect();
+    let mut slots = Vec::new();
+    for slot in octets.chunks(SLOT_OCTETS) {
+        slots.push(match decode(key, slot) {
+            Some(Slot::Head(counter, head)) => Some((counter, head)),
+            Some(Slot::Newer(found)) => {
+                let known = VERSION;
+                return Err(SegmentError::NewerFormat { path, found, known }.into());
+            }
+            None => None,
+        });
+    }
     let in_place = |(at, slot): (u64, &Option<(u64, Head)>)| {
         slot.filter(|(counter, _)| place(*counter) == at * slot_octets())
     };
@@ -144,13 +164,23 @@ fn encode(key: &hmac::Key, counter: u64, head: &Head) -> Vec<u8> {
     out
 }
 
-fn decode(key: &hmac::Key, slot: &[u8]) -> Option<(u64, Head)> {
+/// What stands in a slot whose HMAC is right. Magic, version and HMAC stand at the same place in every version.
+enum Slot {
+    Head(u64, Head),
+    Newer(u32),
+}
+
+fn decode(key: &hmac::Key, slot: &[u8]) -> Option<Slot> {
     let (body, hash) = slot.split_last_chunk::<HASH_OCTETS>()?;
     if slot.len() != SLOT_OCTETS || sign(key, body).0 != *hash {
         return None;
     }
     let body = body.strip_prefix(MAGIC)?;
-    let body = body.strip_prefix(&VERSION.to_le_bytes())?;
+    let (version, body) = body.split_first_chunk::<4>()?;
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return (version > VERSION).then_some(Slot::Newer(version));
+    }
     let (counter, body) = body.split_first_chunk::<8>()?;
     let (seq, body) = body.split_first_chunk::<8>()?;
     let (hash, body) = body.split_first_chunk::<HASH_OCTETS>()?;
@@ -162,5 +192,31 @@ fn decode(key: &hmac::Key, slot: &[u8]) -> Option<(u64, Head)> {
         first: u64::from_le_bytes(*first),
         before_first: Hash(*before_first),
     };
-    Some((u64::from_le_bytes(*counter), head))
+    Some(Slot::Head(u64::from_le_bytes(*counter), head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A newer version's file is neither taken for a forgery nor written over.
+    #[test]
+    fn a_newer_head_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+        let newer = |signed: bool| {
+            let mut slot = encode(&key, 0, &Head::EMPTY);
+            slot[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+            if signed {
+                slot.truncate(SLOT_OCTETS - HASH_OCTETS);
+                let hash = sign(&key, &slot);
+                slot.extend_from_slice(&hash.0);
+            }
+            std::fs::write(root.path().join(FILE_NAME), slot).unwrap();
+            read(root.path(), &key)
+        };
+        let refused = newer(true).unwrap_err().to_string();
+        assert!(refused.contains("format 2"), "{refused}");
+        assert!(newer(false).unwrap().is_none(), "anybody could write this");
+    }
 }

@@ -5,7 +5,8 @@
 //! change, remove, insert or reorder an entry without [`verify()`] naming the place; a small file
 //! beside them says where the chain ends, so that a cut tail shows as well. What remains possible is
 //! to put the whole directory back to an earlier state: for that the caller sends
-//! [`head`](Audit::head) to the journal of the system, or another machine, at intervals.
+//! [`tell_head`](Audit::tell_head) at intervals, which sends the end of the chain to the journal of the
+//! system.
 //!
 //! If an append fails, the caller does nothing of what it wanted to tell (invariant 6).
 
@@ -24,14 +25,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::key::StoreKey;
 use crate::segment::{AppendError, Event, Frame, Log, Position, Purpose, SegmentError, Writer};
 
-pub use entry::{Action, Entry, Hash, Recorded};
+pub use entry::{Action, Entry, Hash, HashError, Recorded};
 use head::{Head, HeadFile};
-pub use verify::{Broken, Verification, verify};
+pub use verify::{Broken, Verification, parse_known, verify};
 
 /// The only kind of frame.
 const ENTRY: u8 = 1;
@@ -107,6 +108,10 @@ struct Chain {
     writer: Writer,
     head: Head,
     file: Option<HeadFile>,
+    /// The file does not name the last entry: writing it failed.
+    behind: bool,
+    /// The seq that the system's journal was told last.
+    told: Option<u64>,
     /// To be told with the next append.
     finding: Option<String>,
 }
@@ -149,7 +154,7 @@ impl Audit {
             path: directory.to_owned(),
             source: Arc::new(source),
         };
-        let found = head::read(directory, &key).map_err(io)?;
+        let found = head::read(directory, &key)?;
         let (head, finding) = verify::find_end(&log, &key, found.as_ref().map(|f| f.head))?;
         let file = match &found {
             Some(found) => Some(HeadFile::open(directory, found).map_err(io)?),
@@ -165,6 +170,8 @@ impl Audit {
             writer: Writer::new(Arc::clone(&log), newest).segment_octets(segment_octets),
             head,
             file,
+            behind: false,
+            told: None,
             finding: finding.as_ref().map(Broken::to_string),
         };
         Ok(Self {
@@ -249,15 +256,29 @@ impl Audit {
         Ok(removed)
     }
 
-    /// Seq and hash of the last entry, for the system's journal. Also syncs the file that holds them.
+    /// Sends seq and hash of the last entry to the journal of the system, unless that knows them, and syncs
+    /// the file that holds them. `clawback audit verify --known` compares the log with them.
     ///
     /// # Errors
     ///
-    /// I/O.
-    pub fn head(&self) -> Result<(u64, Hash), AuditError> {
+    /// I/O; the journal was told all the same.
+    pub fn tell_head(&self) -> Result<(), AuditError> {
+        let mut chain = lock(&self.chain);
+        let Head { seq, hash, .. } = chain.head;
+        if chain.told == Some(seq) && !chain.behind {
+            return Ok(());
+        }
+        if chain.told.replace(seq) != Some(seq) {
+            info!(seq, %hash, "audit log head");
+        }
+        chain.catch_up()?;
+        chain.sync_head()
+    }
+
+    /// Seq and hash of the last entry.
+    pub fn head(&self) -> (u64, Hash) {
         let chain = lock(&self.chain);
-        chain.sync_head()?;
-        Ok((chain.head.seq, chain.head.hash))
+        (chain.head.seq, chain.head.hash)
     }
 
     /// What was wrong with the log when it was opened.
@@ -345,10 +366,26 @@ impl Chain {
         self.writer
             .append(&frames)
             .map_err(|error| AuditError::Append(Arc::new(error)))?;
+        // The entries are there for good: to fail now would have the caller tell them once more. A head file
+        // that is behind the log is no sign of tampering, and the next append or look mends it.
         self.head = end;
         self.finding = None;
-        self.make_head()?;
-        self.write_head(&end)
+        self.behind = true;
+        if let Err(error) = self.catch_up() {
+            warn!(directory = %self.directory.display(), %error, "the head of the audit log cannot be written; it is tried again");
+        }
+        Ok(())
+    }
+
+    /// Makes the file name the last entry.
+    fn catch_up(&mut self) -> Result<(), AuditError> {
+        if self.behind {
+            self.make_head()?;
+            let head = self.head;
+            self.write_head(&head)?;
+            self.behind = false;
+        }
+        Ok(())
     }
 
     fn make_head(&mut self) -> Result<(), AuditError> {

@@ -70,7 +70,7 @@ fn entries_come_back_in_order_and_the_chain_holds() {
     assert_eq!(entries, (0..70).map(entry).collect::<Vec<_>>());
     let verified = verify(&root, &key(), &[]).unwrap();
     assert_eq!((verified.entries, &verified.broken), (70, &None));
-    assert_eq!(verified.head, audit.head().unwrap());
+    assert_eq!(verified.head, audit.head());
     let document = serde_json::to_value(&shown[0]).unwrap();
     assert_eq!(
         document,
@@ -142,7 +142,8 @@ fn an_earlier_state_of_everything_shows_by_a_head_from_elsewhere() {
         .map(|p| (fs::read(&p).unwrap(), p))
         .collect();
     append(&audit, 3..5);
-    let head = audit.head().unwrap();
+    let head = audit.head();
+    assert_eq!(parse_known(&format!("{}:{}", head.0, head.1)), Ok(head));
     assert_eq!(verify(root, &key(), &[head]).unwrap().broken, None);
     drop(audit);
     for (content, path) in earlier {
@@ -153,6 +154,28 @@ fn an_earlier_state_of_everything_shows_by_a_head_from_elsewhere() {
         verify(root, &key(), &[head]).unwrap().broken,
         Some(Broken::Cut { last: 3, head: 5 })
     );
+}
+
+/// Whoever is told that durable entries failed would append them again, for as long as the head file's
+/// sector is bad.
+#[test]
+fn a_head_that_cannot_be_written_fails_no_entry() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().join("audit");
+    let audit = Audit::open(&root, &key()).unwrap();
+    append(&audit, 0..1);
+    let found = head::read(&root, &audit_key(&key())).unwrap().unwrap();
+    let full = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", full.path().join("head")).unwrap();
+    lock(&audit.chain).file = Some(HeadFile::open(full.path(), &found).unwrap());
+    append(&audit, 1..3);
+    assert!(audit.tell_head().is_err());
+    let named = |root: &Path| head::read(root, &audit_key(&key())).unwrap().unwrap();
+    assert_eq!(named(&root).head.seq, 1);
+    assert_eq!((broken(&root), seqs(&root)), (None, vec![1, 2, 3]));
+    lock(&audit.chain).file = Some(HeadFile::open(&root, &found).unwrap());
+    audit.tell_head().unwrap();
+    assert_eq!(named(&root).head.seq, 3);
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
-use super::entry::{Hash, Link, check, link};
+use super::entry::{Hash, HashError, Link, check, link};
 use super::head::{self, Head};
 use super::{AuditError, ENTRY, PURPOSE, audit_key};
 use crate::key::StoreKey;
@@ -145,6 +144,18 @@ pub struct Verification {
     pub torn_octets: u64,
 }
 
+/// `SEQ:HASH`, as "audit log head" in the system's journal gives them: what [`verify`] takes as known.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+pub fn parse_known(text: &str) -> Result<(u64, Hash), String> {
+    let (seq, hash) = text.split_once(':').ok_or("it is not SEQ:HASH")?;
+    let seq = seq.parse().map_err(|_| format!("{seq:?} is no seq"))?;
+    let hash = hash.parse().map_err(|error: HashError| error.to_string())?;
+    Ok((seq, hash))
+}
+
 /// Re-computes the chain of the log in a directory, whether a service runs or not, and stops at the
 /// first broken link. `known`: seqs and hashes from elsewhere (the system's journal) that must be
 /// found in it, which a log that was put back to an earlier state does not.
@@ -158,12 +169,8 @@ pub fn verify(
     known: &[(u64, Hash)],
 ) -> Result<Verification, AuditError> {
     let key = audit_key(key);
-    let io = |source| AuditError::Io {
-        path: directory.to_owned(),
-        source: Arc::new(source),
-    };
     // The head first: entries that a running service appends meanwhile are then simply behind it.
-    let found = head::read(directory, &key).map_err(io)?;
+    let found = head::read(directory, &key)?;
     let log = Log::open(directory, PURPOSE)?;
     let empty = found.is_none() && log.end().is_none();
     let head = found.map_or(Head::EMPTY, |found| found.head);

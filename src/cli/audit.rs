@@ -10,7 +10,7 @@ use super::output::Output;
 use super::show::text;
 use super::{Context, Exit, Failure, Outcome};
 use crate::admin::log;
-use crate::audit::{self, AuditError};
+use crate::audit::{self, AuditError, Hash};
 use crate::escape;
 use crate::key::StoreKey;
 
@@ -26,7 +26,13 @@ enum Command {
     /// Print the entries, the oldest first (the default)
     Show(Place),
     /// Compute the chain again; exit 1 if an entry was changed, removed or moved
-    Verify(Place),
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// An entry that the log must hold, as "audit log head" in the system's journal names it
+        #[arg(long, value_name = "SEQ:HASH", value_parser = audit::parse_known)]
+        known: Vec<(u64, Hash)>,
+    },
     #[command(hide = true)]
     Export(Later),
 }
@@ -59,7 +65,7 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
         .unwrap_or_else(|| Command::Show(Place::default()))
     {
         Command::Show(place) => show(context, &place),
-        Command::Verify(place) => verify(context, &place),
+        Command::Verify { place, known } => verify(context, &place, &known),
         Command::Export(_) => later::refuse("audit export"),
     }
 }
@@ -83,10 +89,25 @@ fn show(context: &mut Context, place: &Place) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn verify(context: &mut Context, place: &Place) -> Outcome {
+fn verify(context: &mut Context, place: &Place, known: &[(u64, Hash)]) -> Outcome {
     let verdict = match place.offline()? {
-        Some((dir, key)) => log::verdict(&audit::verify(dir, &key, &[]).map_err(failed)?),
-        None => context.client()?.get("/v1/audit/verify", &[])?.document()?,
+        Some((dir, key)) => log::verdict(&audit::verify(dir, &key, known).map_err(failed)?),
+        None => {
+            let known: Vec<String> = known
+                .iter()
+                .map(|(seq, hash)| format!("{seq}:{hash}"))
+                .collect();
+            let known = known.join(",");
+            let query: &[_] = if known.is_empty() {
+                &[]
+            } else {
+                &[("known", &*known)]
+            };
+            context
+                .client()?
+                .get("/v1/audit/verify", query)?
+                .document()?
+        }
     };
     let broken = verdict["broken"].as_str();
     let out = &mut context.out;

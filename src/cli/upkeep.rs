@@ -6,37 +6,45 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::error;
 
 use super::clock;
 use crate::admin::Parts;
+use crate::audit::Audit;
 
-/// How often what is past its retention is removed.
-const ROUND: Duration = Duration::from_mins(10);
-/// Every so many rounds the head of the audit log goes to the system's journal.
-const ROUNDS_A_HEAD: u32 = 6;
+/// How often the head of the audit log goes to the system's journal, if it has changed.
+const ROUND: Duration = Duration::from_mins(1);
+/// Every so many rounds what is past its retention is removed.
+const ROUNDS_AN_EXPIRY: u32 = 10;
 
 /// Works until the service stops.
 pub(super) async fn run(parts: Parts, stop: CancellationToken) {
     let mut ticks = interval(ROUND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut round = 0;
+    let mut round: u32 = 0;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let (parts, head) = (parts.clone(), round % ROUNDS_A_HEAD == 0);
-        round += 1;
+        let (parts, expiry) = (parts.clone(), round.is_multiple_of(ROUNDS_AN_EXPIRY));
+        round = round.wrapping_add(1);
         let done = tokio::task::spawn_blocking(move || {
-            expire(&parts, clock::now());
-            if head {
-                tell_head(&parts);
+            if expiry {
+                expire(&parts, clock::now());
             }
+            tell_head(&parts.audit);
         });
         if let Err(error) = done.await {
             error!(%error, "looking after the store failed");
         }
+    }
+}
+
+/// Sends the head of the audit log to the system's journal, if it has changed.
+pub(super) fn tell_head(audit: &Audit) {
+    if let Err(error) = audit.tell_head() {
+        error!(%error, "the head of the audit log cannot be kept");
     }
 }
 
@@ -58,13 +66,6 @@ fn expire(parts: &Parts, now: Timestamp) {
         && let Err(error) = parts.audit.expire(before)
     {
         error!(%error, "old entries of the audit log cannot be dropped");
-    }
-}
-
-fn tell_head(parts: &Parts) {
-    match parts.audit.head() {
-        Ok((seq, hash)) => info!(seq, %hash, "audit log head"),
-        Err(error) => error!(%error, "the head of the audit log cannot be read"),
     }
 }
 
