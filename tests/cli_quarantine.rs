@@ -2,21 +2,34 @@
 
 use std::fs;
 
+use clawback::certs::{Authority, Pair};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cli_serving::{SAMPLES, Site, TENANT, change, parsed, sample};
 use crate::support::Client;
+use crate::support::service::now;
 
 /// Sends messages to the service over STARTTLS; the replies to their ends.
 fn deliver(site: &Site, address: std::net::SocketAddr, contents: &[String]) -> Vec<u16> {
+    deliver_as(site, address, contents, None)
+}
+
+/// The same from a client that has a certificate.
+fn deliver_as(
+    site: &Site,
+    address: std::net::SocketAddr,
+    contents: &[String],
+    identity: Option<&Pair>,
+) -> Vec<u16> {
     let ca = fs::read_to_string(site.path("certs/fullchain.pem")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut client = Client::encrypted(address, &ca).await;
+        let client = Client::connect(address).await;
+        let mut client = client.into_encrypted(&ca, identity).await;
         let mut codes = Vec::new();
         for content in contents {
             codes.push(
@@ -144,32 +157,38 @@ fn doubtful_mail_waits_in_the_quarantine() {
     }
 }
 
-/// A tenant whose configuration was wrong gets its reports with `retry`, once it is mended.
+/// A tenant whose configuration was wrong gets its reports with `retry`, once it is mended: from a peer that
+/// is known by its address, and from one that is known by its certificate.
 #[test]
 fn a_mended_configuration_frees_what_was_held() {
-    let site = Site::new(
-        &TENANT
-            .replace("9f8e7d6c", "deadbeef")
-            .replace("northwind.onmicrosoft.example", "x.example"),
-    );
-    let mut service = site.serve();
-    let report = fs::read_to_string(sample(SAMPLES[0])).unwrap();
-    assert_eq!(deliver(&site, service.address(), &[report]), [250]);
-    let id = parsed(SAMPLES[0])["message_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert_eq!(service.run(&["search", "--message-id", &id]).code, 1);
-    change(&site, "deadbeef", "9f8e7d6c");
-    change(&site, "x.example", "northwind.onmicrosoft.example");
-    service.signal(Signal::HUP);
-    service.wait_for("the new configuration is in use");
-    let retried = service.run(&["--json", "quarantine", "retry"]);
-    assert_eq!(
-        retried.documents()[0]["outcome"],
-        "indexed",
-        "{}",
-        retried.stdout
-    );
-    assert_eq!(service.run(&["search", "--message-id", &id]).code, 0);
+    let authority = Authority::new("clients", now(), 30).unwrap();
+    let identity = authority.issue("peer.example", now(), 30).unwrap();
+    let wrong = TENANT
+        .replace("9f8e7d6c", "deadbeef")
+        .replace("northwind.onmicrosoft.example", "x.example");
+    let by_certificate = wrong.replace("127.0.0.0/8", "certificate:peer.example");
+    for (name, tenant, identity) in [
+        ("address", &wrong, None),
+        ("certificate", &by_certificate, Some(&identity)),
+    ] {
+        let site = Site::new(&format!("[network]\nca_file = \"clients.pem\"\n{tenant}"));
+        fs::write(site.path("clients.pem"), authority.certificate()).unwrap();
+        let mut service = site.serve();
+        let report = fs::read_to_string(sample(SAMPLES[0])).unwrap();
+        let replies = deliver_as(&site, service.address(), &[report], identity);
+        assert_eq!(replies, [250], "{name}");
+        let id = parsed(SAMPLES[0])["message_id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(service.run(&["search", "--message-id", &id]).code, 1);
+        change(&site, "deadbeef", "9f8e7d6c");
+        change(&site, "x.example", "northwind.onmicrosoft.example");
+        service.signal(Signal::HUP);
+        service.wait_for("the new configuration is in use");
+        let retried = service.run(&["--json", "quarantine", "retry"]);
+        let outcome = &retried.documents()[0]["outcome"];
+        assert_eq!(outcome, "indexed", "{name}: {}", retried.stdout);
+        assert_eq!(service.run(&["search", "--message-id", &id]).code, 0);
+    }
 }

@@ -61,6 +61,8 @@ pub struct Parts {
     pub quarantine: Quarantine,
     /// The time by which things grow old.
     pub calendar: Calendar,
+    /// What the start found damaged in the state of jobs.
+    pub state_damage: Arc<[String]>,
     /// What was done.
     pub audit: Arc<Audit>,
     /// Runs retraction jobs.

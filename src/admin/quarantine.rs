@@ -20,7 +20,7 @@ use crate::audit::{Action, Entry};
 use crate::config::Tenant;
 use crate::index::NewReport;
 use crate::mail::TenantName;
-use crate::quarantine::{Item, ItemId, Meta, QuarantineError};
+use crate::quarantine::{Item, ItemId, Meta, QuarantineError, UNREADABLE, fact};
 
 /// Octets read at a time.
 const CHUNK: usize = 1 << 16;
@@ -165,6 +165,9 @@ fn index(service: &Service, peer: &Peer, id: ItemId, proof: Proof) -> Result<Val
     let item = quarantine
         .show(id)
         .ok_or_else(|| outcome(id, "unknown", "not held (any more)"))?;
+    if item.meta.kind == UNREADABLE {
+        return Err(outcome(id, "kept", item.meta.reason));
+    }
     let config = service.config();
     let Some(tenant) = config.tenant(item.meta.tenant.as_str()) else {
         return Err(outcome(
@@ -200,7 +203,7 @@ fn index(service: &Service, peer: &Peer, id: ItemId, proof: Proof) -> Result<Val
     )?;
     let new = NewReport {
         tenant: tenant.name.clone(),
-        region: None,
+        region: item.meta.facts.get(fact::REGION).cloned(),
         arrived: item.meta.received,
         peer: item.meta.peer,
         report,
@@ -228,11 +231,9 @@ fn is_listed(meta: &Meta, tenant: &Tenant) -> bool {
     else {
         return false;
     };
-    let certificate: Vec<String> = meta.facts.get("certificate").cloned().into_iter().collect();
-    tenant
-        .peers
-        .iter()
-        .any(|peer| peer.admits(address, &certificate))
+    let names = meta.facts.get(fact::PEER_NAMES);
+    let names = names.map(|names| fact::split(names)).unwrap_or_default();
+    tenant.admits(address, &names)
 }
 
 /// Puts a change on the audit log before it is made.

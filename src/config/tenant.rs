@@ -1,6 +1,7 @@
 //! `[[tenant]]`: whose reports are taken, and how its mailboxes are reached.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -123,6 +124,13 @@ impl Tenant {
             Belief::Proven => None,
             Belief::Unproven(reason) => Some(reason),
         }
+    }
+
+    /// Whether a connection from `peer`, with the names of its verified client certificate, may hand over
+    /// this tenant's reports.
+    pub fn admits(&self, peer: IpAddr, certificate_names: &[String]) -> bool {
+        let mut peers = self.peers.iter();
+        peers.any(|listed| listed.admits(peer, certificate_names))
     }
 
     /// The client secret, if that is the credential.

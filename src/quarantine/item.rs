@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -75,7 +75,7 @@ pub struct Meta {
     pub received: Timestamp,
     /// Address of the peer that sent it.
     pub peer: String,
-    /// What it is: `report`, `malformed`, `not_report`.
+    /// What it is: `report`, `malformed`, `not_report`, or [`UNREADABLE`].
     pub kind: String,
     /// Why it is here, for people.
     pub reason: String,
@@ -84,6 +84,49 @@ pub struct Meta {
     /// What the receiver needs to try again: forward-path, region, reverse-path and the like.
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
+}
+
+/// The facts that a later judgement needs, by name.
+pub mod fact {
+    /// The region of the journal address.
+    pub const REGION: &str = "region";
+    /// The names that the peer's certificate proved, as [`join`] writes them.
+    pub const PEER_NAMES: &str = "peer_names";
+
+    /// Several names as one fact.
+    pub fn join(names: &[String]) -> String {
+        serde_json::Value::from(names).to_string()
+    }
+
+    /// What [`join`] wrote; nothing of anything else.
+    pub fn split(joined: &str) -> Vec<String> {
+        serde_json::from_str(joined).unwrap_or_default()
+    }
+}
+
+/// The kind of an item whose facts cannot be read: its file is damaged, or of another key.
+pub const UNREADABLE: &str = "unreadable";
+
+impl Item {
+    /// An item of which no more is known than its file. It can be dropped, and expires, like the others.
+    pub(super) fn unreadable(id: ItemId, file: &Metadata, reason: String) -> Self {
+        let modified = file.modified().ok();
+        let received = modified.and_then(|time| Timestamp::try_from(time).ok());
+        Self {
+            id,
+            meta: Meta {
+                tenant: TenantName::new(""),
+                received: received.unwrap_or(Timestamp::UNIX_EPOCH),
+                peer: String::new(),
+                kind: UNREADABLE.to_owned(),
+                reason,
+                message_id: None,
+                facts: BTreeMap::new(),
+            },
+            size: 0,
+            octets: file.len(),
+        }
+    }
 }
 
 /// An item as it is listed.

@@ -25,7 +25,7 @@ use tracing::warn;
 use crate::key::StoreKey;
 use crate::segment::{create_dir_durable, fsync_dir, is_full, remove_file_durable};
 
-pub use item::{Content, Item, ItemId, ItemIdError, Meta};
+pub use item::{Content, Item, ItemId, ItemIdError, Meta, UNREADABLE, fact};
 use seal::{CHUNK_OCTETS, Piece, Seal, TAG_OCTETS};
 
 /// End of the name of an item's file.
@@ -103,8 +103,6 @@ struct Held {
     items: BTreeMap<ItemId, Item>,
     /// Octets of all files, those included that are being written.
     octets: u64,
-    /// Files whose facts cannot be read; they count, and are shown by `store verify`.
-    unreadable: Vec<String>,
 }
 
 impl Quarantine {
@@ -113,7 +111,8 @@ impl Quarantine {
     ///
     /// # Errors
     ///
-    /// [`QuarantineError::Io`]: the directory cannot be read. An unreadable item is none.
+    /// [`QuarantineError::Io`]: the directory cannot be read. An unreadable item is no error: it is listed as
+    /// such ([`UNREADABLE`]), or it would take its room for ever.
     pub fn open(
         directory: &Path,
         key: &StoreKey,
@@ -138,25 +137,21 @@ impl Quarantine {
             let Some(Ok(id)) = id.map(str::parse::<ItemId>) else {
                 continue;
             };
-            let octets = fs::metadata(&path)
-                .map_err(QuarantineError::io(&path))?
-                .len();
-            held.octets += octets;
-            match item::read_facts(&path, &key) {
-                Ok((meta, size)) => {
-                    let item = Item {
-                        id,
-                        meta,
-                        size,
-                        octets,
-                    };
-                    held.items.insert(id, item);
-                }
+            let file = fs::metadata(&path).map_err(QuarantineError::io(&path))?;
+            let item = match item::read_facts(&path, &key) {
+                Ok((meta, size)) => Item {
+                    id,
+                    meta,
+                    size,
+                    octets: file.len(),
+                },
                 Err(error) => {
                     warn!(%error, "an item of the quarantine cannot be read");
-                    held.unreadable.push(error.to_string());
+                    Item::unreadable(id, &file, error.to_string())
                 }
-            }
+            };
+            held.octets += item.octets;
+            held.items.insert(id, item);
         }
         Ok(Self(Arc::new(Shared {
             directory: directory.to_owned(),
@@ -295,9 +290,14 @@ impl Quarantine {
         self.len() == 0
     }
 
-    /// What could not be read when it was opened.
+    /// Why items could not be read when it was opened, one line an item.
     pub fn unreadable(&self) -> Vec<String> {
-        self.0.lock().unreadable.clone()
+        let held = self.0.lock();
+        let items = held.items.values();
+        items
+            .filter(|item| item.meta.kind == UNREADABLE)
+            .map(|item| item.meta.reason.clone())
+            .collect()
     }
 }
 

@@ -270,7 +270,7 @@ impl Connection {
             place,
             session: self.place.number(),
             peer: self.peer,
-            certificate: self.names.first().cloned(),
+            names: self.names.clone(),
             reverse_path: transaction.reverse_path,
         };
         match Content::begin(Arc::clone(&self.shared), &self.settings, origin) {

@@ -26,7 +26,7 @@ use crate::escape;
 use crate::index::{CommitError, Draft, NewReport};
 use crate::journal::{self, Kind, Outer, Report, Scanner, Stage};
 use crate::mail::{ReversePath, TenantName};
-use crate::quarantine::{Meta, QuarantineError};
+use crate::quarantine::{Meta, QuarantineError, fact};
 use crate::smtp::Deferral;
 use crate::telemetry::metric;
 
@@ -47,15 +47,15 @@ pub(super) struct Origin {
     /// Number of the session.
     pub(super) session: u64,
     pub(super) peer: IpAddr,
-    /// The first name that the peer's certificate proved.
-    pub(super) certificate: Option<String>,
+    /// The names that the peer's certificate proved.
+    pub(super) names: Vec<String>,
     pub(super) reverse_path: ReversePath,
 }
 
 impl Origin {
     /// The peer as records and the quarantine name it.
     fn peer(&self) -> String {
-        match &self.certificate {
+        match self.names.first() {
             Some(name) => format!("{} {}", self.peer, escape::plain(name)),
             None => self.peer.to_string(),
         }
@@ -77,7 +77,10 @@ impl Origin {
             ("peer_listed".to_owned(), self.listed.to_string()),
         ]);
         if let Some(region) = &self.place.region {
-            facts.insert("region".to_owned(), region.clone());
+            facts.insert(fact::REGION.to_owned(), region.clone());
+        }
+        if !self.names.is_empty() {
+            facts.insert(fact::PEER_NAMES.to_owned(), fact::join(&self.names));
         }
         if let Some(address) = self.reverse_path.address() {
             facts.insert("reverse_path".to_owned(), address.to_string());
