@@ -1,9 +1,10 @@
 //! `serve`: refused starts, a new configuration, one data directory, what others may see.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
 
@@ -149,7 +150,39 @@ fn refused_starts_say_why() {
             "{name}: {last}"
         );
         assert_eq!(ended.stdout, "", "{name}");
+        if words.starts_with("certs/") {
+            let made = site.path("data").exists() || site.path("admin.sock").exists();
+            assert!(!made, "{name}: nothing is set going before a refusal");
+        }
     }
+}
+
+/// Whoever holds a half-sent request, or does not read an answer, does not hold the service.
+#[test]
+fn a_stop_waits_for_nobody_for_long() {
+    let site = Site::new(&format!("metrics = \"127.0.0.1:0\"\n{TENANT}"));
+    let mut service = site.serve();
+    let metrics = service.said("metrics and health are answered")["address"].clone();
+    let request = b"GET /v1/status HTTP/1.1\r\nHost: x\r\n";
+    let mut scraper = TcpStream::connect(metrics.as_str().unwrap()).unwrap();
+    scraper.write_all(request).unwrap();
+    let mut admin = UnixStream::connect(site.path("admin.sock")).unwrap();
+    admin.write_all(request).unwrap();
+    let mut whole = UnixStream::connect(site.path("admin.sock")).unwrap();
+    whole
+        .write_all(&[request.as_slice(), b"\r\n"].concat())
+        .unwrap();
+    // Its answer says that the service has read what came before it.
+    let read = whole.read(&mut [0; 12]).unwrap();
+    assert_eq!(read, 12);
+    let mut idle = TcpStream::connect(service.address()).unwrap();
+    idle.write_all(b"EHLO x\r\nMAIL").unwrap();
+    service.signal(Signal::TERM);
+    let left = service.wait_for("does not end and is left behind");
+    assert_eq!(left["part"], "requests");
+    service.wait_for("stopped");
+    assert!(service.stop().success());
+    assert!(!site.path("admin.sock").exists());
 }
 
 #[test]
@@ -211,6 +244,20 @@ fn a_new_configuration_is_taken_and_a_bad_one_refused() {
         1,
         "the old configuration stays"
     );
+}
+
+/// A directory that the service does not use is looked for by nobody.
+#[test]
+fn what_takes_a_restart_is_named_and_left_as_it_was() {
+    let site = Site::new(TENANT);
+    let mut service = site.serve();
+    change(&site, "\"data\"", "\"other\"");
+    service.signal(Signal::HUP);
+    let line = service.wait_for("changed, which takes a restart; the old value is in use");
+    assert_eq!(line["key"], "store.path");
+    service.wait_for("the new configuration is in use");
+    let status = site.run(&["--json", "status"]).documents().remove(0);
+    assert!(status["disk"]["free"].is_u64(), "{status}");
 }
 
 #[test]

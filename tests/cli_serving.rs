@@ -86,6 +86,7 @@ impl Site {
             site: self,
             child,
             lines,
+            seen: Vec::new(),
             address: None,
         };
         let listening = serving.wait_for("listening for journal reports");
@@ -100,6 +101,7 @@ pub(crate) struct Serving<'a> {
     site: &'a Site,
     child: Child,
     lines: Receiver<String>,
+    seen: Vec<Value>,
     address: Option<SocketAddr>,
 }
 
@@ -111,20 +113,23 @@ impl Serving<'_> {
 
     /// Waits for a line of the log with this message, and gives it.
     pub(crate) fn wait_for(&mut self, message: &str) -> Value {
-        let mut seen = Vec::new();
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                let seen = &self.seen;
                 panic!("the service never said {message:?}, but: {seen:#?}");
             };
-            let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| line.clone().into());
-            if value["message"]
-                .as_str()
-                .is_some_and(|text| text.contains(message))
-            {
+            let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| line.into());
+            self.seen.push(value.clone());
+            if says(&value, message) {
                 return value;
             }
-            seen.push(line);
         }
+    }
+
+    /// A line of the log that was there before what was waited for last.
+    pub(crate) fn said(&self, message: &str) -> &Value {
+        let line = self.seen.iter().find(|line| says(line, message));
+        line.unwrap_or_else(|| panic!("the service never said {message:?}"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -145,6 +150,12 @@ impl Serving<'_> {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.site.run(arguments)
     }
+}
+
+/// Whether a line of the log has this message.
+fn says(line: &Value, message: &str) -> bool {
+    let text = line["message"].as_str();
+    text.is_some_and(|text| text.contains(message))
 }
 
 impl Drop for Serving<'_> {

@@ -21,6 +21,7 @@ mod owner;
 mod parse;
 mod progress;
 mod quarantine;
+mod reload;
 mod retract;
 mod search;
 mod serve;

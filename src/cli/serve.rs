@@ -15,7 +15,7 @@ use crate::onboard;
 use crate::server::systemd;
 use crate::telemetry::{self, Verbosity};
 
-/// How long a stop may take; systemd is asked for the same.
+/// How long a stop may take, at most; systemd is asked for the same.
 const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
 /// Run the service in the foreground

@@ -1,8 +1,9 @@
 //! The service as a whole: store, quarantine, audit log, jobs, admin socket, port 25. `serve` runs
 //! it until a signal comes, `demo` for the length of a story.
 //!
-//! Order of a start: what can be refused without a trace first, then the data, then the admin
-//! socket, and port 25 last, so that whoever sees it answer can already ask questions.
+//! Order of a start: what can be refused without a trace first (ports, certificate, admin socket), then
+//! the data, and port 25 last, so that whoever sees it answer can already ask questions. A stop always
+//! ends, and well before the service manager loses patience (`TimeoutStopSec` of the unit).
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,14 +11,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::reload::keep_fixed;
 use super::{Exit, Failure, clock, upkeep};
 use crate::admin::{self, Parts, log};
 use crate::audit::Audit;
@@ -27,10 +31,17 @@ use crate::index::{Options, Store};
 use crate::key::{KeyError, StoreKey};
 use crate::quarantine::Quarantine;
 use crate::segment::create_dir_durable;
-use crate::server::{self, Feed, Receiver};
+use crate::server::{self, Feed, Prepared, Receiver};
 use crate::state::jobs::Jobs;
 use crate::state::log::StateLog;
 use crate::worker::Worker;
+
+/// How long requests that are being answered may go on when the service stops.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(3);
+/// How long calls to Microsoft Graph that are under way may.
+const JOB_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the index may take to catch up.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The running service.
 pub(super) struct Running {
@@ -38,7 +49,7 @@ pub(super) struct Running {
     addresses: Vec<SocketAddr>,
     socket: PathBuf,
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -49,26 +60,36 @@ impl Running {
     /// The start is refused (exit 2); the message names file or address, and what to do.
     pub(super) async fn start(config: Config) -> Result<Self, Failure> {
         let config = Arc::new(config);
-        let started = clock::now();
-        // Before anything is written: a taken port is the most common reason for a refusal.
+        // Before anything is written or set going: what is most often the reason for a refusal.
         let listeners = server::listen(&config.smtp.listen).map_err(refused)?;
-        let parts = {
-            let config = Arc::clone(&config);
-            let opened = tokio::task::spawn_blocking(move || open(config, started));
-            opened.await.map_err(refused)??
+        let metrics = match config.admin.metrics {
+            Some(address) => Some(bind_metrics(address).await?),
+            None => None,
         };
-        let stop = CancellationToken::new();
+        let receiver = Receiver::prepare(Arc::clone(&config)).map_err(refused)?;
         let groups = config.admin.viewers.iter().chain(&config.admin.operators);
         let groups: Vec<String> = groups.cloned().collect();
         let socket = admin::bind(&config.admin.socket, &groups).map_err(refused)?;
+        let opened = {
+            let config = Arc::clone(&config);
+            tokio::task::spawn_blocking(move || open(config, clock::now())).await
+        };
+        let parts = match opened.map_err(refused).flatten() {
+            Ok(parts) => parts,
+            Err(failure) => {
+                remove(&config.admin.socket);
+                return Err(failure);
+            }
+        };
         let mut running = Self {
             parts,
             addresses: Vec::new(),
             socket: config.admin.socket.clone(),
-            stop,
-            tasks: Vec::new(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
         };
-        match running.answer(config, socket, listeners).await {
+        running.answer(socket, metrics);
+        match running.receive(receiver, listeners) {
             Ok(()) => Ok(running),
             Err(failure) => {
                 running.stop().await;
@@ -77,45 +98,37 @@ impl Running {
         }
     }
 
-    async fn answer(
-        &mut self,
-        config: Arc<Config>,
-        socket: tokio::net::UnixListener,
-        listeners: Vec<TcpListener>,
-    ) -> Result<(), Failure> {
+    /// Answers commands and scrapes, and looks after the data.
+    fn answer(&mut self, socket: UnixListener, metrics: Option<TcpListener>) {
         let answers = admin::serve(self.parts.clone(), socket, self.stop.clone());
-        self.spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = answers.await {
                 error!(%error, "the admin socket failed");
             }
         });
-        let receiver_parts = server::Parts {
+        if let Some(listener) = metrics {
+            self.serve_metrics(listener);
+        }
+        self.tasks
+            .spawn(upkeep::run(self.parts.clone(), self.stop.clone()));
+    }
+
+    /// Opens port 25.
+    fn receive(&mut self, receiver: Prepared, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+        let parts = server::Parts {
             store: self.parts.store.clone(),
             quarantine: self.parts.quarantine.clone(),
             calendar: self.parts.calendar.clone(),
             feed: self.parts.feed.clone(),
         };
-        if let Some(address) = config.admin.metrics {
-            self.serve_metrics(address).await?;
-        }
-        let receiver = Receiver::start(config, receiver_parts, listeners).map_err(refused)?;
+        let receiver = receiver.start(parts, listeners).map_err(refused)?;
         self.addresses = receiver.addresses().to_vec();
-        *self
-            .parts
-            .receiver
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(receiver);
-        self.spawn(upkeep::run(self.parts.clone(), self.stop.clone()));
+        let place = self.parts.receiver.write();
+        *place.unwrap_or_else(PoisonError::into_inner) = Some(receiver);
         Ok(())
     }
 
-    async fn serve_metrics(&mut self, address: SocketAddr) -> Result<(), Failure> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::usage(format!(
-                "admin.metrics {address}: {error}; give it another address"
-            ))
-        })?;
-        info!(%address, "metrics and health are answered");
+    fn serve_metrics(&mut self, listener: TcpListener) {
         let (publish, ready) = (
             Arc::clone(&self.parts.receiver),
             Arc::clone(&self.parts.receiver),
@@ -136,16 +149,11 @@ impl Running {
             },
             self.stop.clone().cancelled_owned(),
         );
-        self.spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = answers.await {
                 error!(%error, "the metrics listener failed");
             }
         });
-        Ok(())
-    }
-
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.push(tokio::spawn(task));
     }
 
     /// Where port 25 is.
@@ -153,26 +161,10 @@ impl Running {
         &self.addresses
     }
 
-    /// Takes a new configuration; what it cannot take, it says, and then the old one stays whole.
-    pub(super) fn reload(&self, config: Config) -> Result<(), String> {
-        let old = self.parts.config.load();
-        for (key, same) in [
-            ("smtp.listen", old.smtp.listen == config.smtp.listen),
-            ("store.path", old.store.path == config.store.path),
-            (
-                "store.key_file",
-                old.store.key_file == config.store.key_file,
-            ),
-            ("admin.socket", old.admin.socket == config.admin.socket),
-            ("admin.metrics", old.admin.metrics == config.admin.metrics),
-        ] {
-            if !same {
-                warn!(
-                    key,
-                    "changed, which takes a restart; the old value is in use"
-                );
-            }
-        }
+    /// Takes a new configuration; what it cannot take, it says, and then the old one stays whole. Keys that
+    /// need a restart are named and keep their old values.
+    pub(super) fn reload(&self, mut config: Config) -> Result<(), String> {
+        let kept = keep_fixed(&self.parts.config.load(), &mut config);
         let config = Arc::new(config);
         if let Some(receiver) = self
             .parts
@@ -187,39 +179,89 @@ impl Running {
         }
         self.parts.worker.reload(Arc::clone(&config));
         self.parts.config.store(config);
+        for key in kept {
+            warn!(
+                key,
+                "changed, which takes a restart; the old value is in use"
+            );
+        }
         info!("the new configuration is in use");
         Ok(())
     }
 
-    /// Stops in the order that loses nothing: no new reports, running transactions end, jobs rest,
-    /// what was acknowledged is indexed.
-    pub(super) async fn stop(self) {
+    /// Stops in the order that loses nothing: nobody asks for anything new; running transactions end, jobs
+    /// rest; then what was acknowledged is indexed. Nobody outside can make that last: whoever does
+    /// not end in time is left behind, and the store is closed.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
         let receiver = self
             .parts
             .receiver
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(receiver) = receiver {
-            receiver.shutdown().await;
-        }
-        self.parts.worker.shut_down().await;
-        self.stop.cancel();
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                error!(%error, "a part of the service failed");
+        let received = async {
+            if let Some(receiver) = receiver {
+                receiver.shutdown().await;
             }
-        }
-        let store = self.parts.store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
-            error!(%error, "the store could not be closed; the next start indexes again");
-        }
-        if let Err(error) = fs::remove_file(&self.socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(%error, socket = %self.socket.display(), "the admin socket cannot be removed");
-        }
+        };
+        let answered = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    error!(%error, "a part of the service failed");
+                }
+            }
+        };
+        tokio::join!(
+            received,
+            within("requests", REQUEST_PATIENCE, answered),
+            within(
+                "retraction jobs",
+                JOB_PATIENCE,
+                self.parts.worker.shut_down()
+            ),
+        );
+        let parts = self.parts.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            upkeep::tell_head(&parts.audit);
+            parts.store.close();
+        });
+        let closed = async {
+            if let Err(error) = closed.await {
+                error!(%error, "the store could not be closed; the next start indexes again");
+            }
+        };
+        within("the store", CLOSE_PATIENCE, closed).await;
+        remove(&self.socket);
     }
+}
+
+/// Waits for a part of the service to end, but not for long.
+async fn within(part: &'static str, patience: Duration, ended: impl Future<Output = ()>) {
+    if timeout(patience, ended).await.is_err() {
+        let seconds = patience.as_secs();
+        warn!(part, seconds, "does not end and is left behind");
+    }
+}
+
+/// Removes the admin socket.
+fn remove(socket: &Path) {
+    if let Err(error) = fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(%error, socket = %socket.display(), "the admin socket cannot be removed");
+    }
+}
+
+async fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Failure::usage(format!(
+            "admin.metrics {address}: {error}; give it another address"
+        ))
+    })?;
+    let address = listener.local_addr().map_err(refused)?;
+    info!(%address, "metrics and health are answered");
+    Ok(listener)
 }
 
 /// A start that is refused.
@@ -247,7 +289,8 @@ pub(super) fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure
     let audit = Arc::new(Audit::open(&path.join(log::DIRECTORY), &key).map_err(refused)?);
     let feed = Feed::open(path, now);
     let state = StateLog::<Jobs>::open(&path.join("state")).map_err(refused)?;
-    for damage in state.damage() {
+    let state_damage: Arc<[String]> = state.damage().into();
+    for damage in state_damage.iter() {
         error!(damage, "the state of jobs is damaged");
     }
     let worker = Worker::start(
@@ -260,6 +303,7 @@ pub(super) fn open(config: Arc<Config>, now: Timestamp) -> Result<Parts, Failure
         store,
         quarantine: quarantine.map_err(refused)?,
         calendar: Calendar::open(&path.join("clock")),
+        state_damage,
         audit,
         worker,
         feed,

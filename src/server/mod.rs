@@ -61,6 +61,9 @@ use tls::Tls;
 /// How long running transactions may take to end when the service stops.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long connections that are cut off may take to notice.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How often certificate files, feeds and the numbers that nobody pushes are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -86,6 +89,12 @@ pub enum StartError {
     /// A socket does not say where it listens.
     #[error("a listening socket cannot be used: {0}")]
     Socket(#[from] std::io::Error),
+}
+
+/// A receiver whose certificate and settings are found good: nothing of it runs yet.
+pub struct Prepared {
+    settings: Settings,
+    tls: Tls,
 }
 
 /// The running receiver.
@@ -165,16 +174,38 @@ impl Receiver {
         parts: Parts,
         listeners: Vec<TcpListener>,
     ) -> Result<Self, StartError> {
+        Self::prepare(config)?.start(parts, listeners)
+    }
+
+    /// Reads certificate and key, and leaves no trace: what can be refused is refused here.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: the administrator must change something.
+    pub fn prepare(config: Arc<Config>) -> Result<Prepared, StartError> {
+        let settings = Settings::new(config);
+        let tls = Tls::start(&settings.config, settings.book.asks_certificates())?;
+        Ok(Prepared { settings, tls })
+    }
+}
+
+impl Prepared {
+    /// Starts to serve on these sockets. To be called inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Socket`].
+    pub fn start(self, parts: Parts, listeners: Vec<TcpListener>) -> Result<Receiver, StartError> {
         crate::telemetry::metrics();
         for reason in Reason::ALL {
             counter!(metric::REFUSALS_TOTAL, "reason" => reason.as_str()).absolute(0);
         }
-        let settings = Settings::new(Arc::clone(&config));
+        let max_memory = self.settings.config.smtp.max_memory;
         let shared = Arc::new(Shared {
-            tls: Tls::start(&config, settings.book.asks_certificates())?,
-            settings: ArcSwap::from_pointee(settings),
+            tls: self.tls,
+            settings: ArcSwap::from_pointee(self.settings),
             register: Arc::default(),
-            budget: Budget::new(config.smtp.max_memory.octets()),
+            budget: Budget::new(max_memory.octets()),
             complaints: Complaints::default(),
             parts,
             tasks: TaskTracker::new(),
@@ -194,9 +225,11 @@ impl Receiver {
         for address in &addresses {
             info!(%address, "listening for journal reports");
         }
-        Ok(Self { shared, addresses })
+        Ok(Receiver { shared, addresses })
     }
+}
 
+impl Receiver {
     /// Where it listens: the ports that were chosen when the configuration asked for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -258,7 +291,7 @@ impl Receiver {
     }
 
     /// Stops: no new connections; running transactions may end for half a minute, everybody else is
-    /// told 421. What was acknowledged is on stable storage when this returns.
+    /// told 421. What was acknowledged is on stable storage when this returns, and it always returns.
     pub async fn shutdown(self) {
         self.shutdown_within(SHUTDOWN_PATIENCE).await;
     }
@@ -277,7 +310,14 @@ impl Receiver {
                 "transactions were still running and are cut off; their senders try again"
             );
             shared.abort.cancel();
-            shared.tasks.wait().await;
+            if timeout(CUT_OFF_PATIENCE, shared.tasks.wait())
+                .await
+                .is_err()
+            {
+                // A write that nobody reads, or a disk that does not answer: neither holds the stop.
+                let connections = shared.register.len();
+                warn!(connections, "connections do not end and are left behind");
+            }
         }
         shared.save_feed().await;
     }
