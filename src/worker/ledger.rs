@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tracing::warn;
 
 use super::RetractError;
 use super::claims::Claims;
@@ -71,8 +72,13 @@ impl Ledger {
                     _ => None,
                 })
                 .collect();
+            let settled = changes.iter().any(is_settled);
             let appended = lock(&jobs).append(changes);
             appended.map_err(|error| RetractError::State(error.to_string()))?;
+            if settled && let Err(error) = audit.tell_head() {
+                // What was done is on the log all the same.
+                warn!(%error, "the head of the audit log cannot be kept");
+            }
             for (job, items) in &noted {
                 for (_, item) in items {
                     claims.note(job, item);
@@ -178,6 +184,14 @@ fn creation(job: &Job) -> Vec<Change> {
         state: job.state,
     });
     changes
+}
+
+/// Whether a job has done what it could: what it did should then not be taken off the audit log unseen.
+fn is_settled(change: &Change) -> bool {
+    let Change::State { state, .. } = change else {
+        return false;
+    };
+    matches!(state, JobState::Waiting | JobState::Done)
 }
 
 /// An audit entry about a job.
