@@ -23,7 +23,7 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 struct Source {
     /// Publishes the numbers that are looked at, not counted.
     publish: Arc<dyn Fn() + Send + Sync>,
-    /// Whether the service answers queries and takes reports.
+    /// Whether the service takes reports.
     ready: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -53,10 +53,15 @@ pub async fn serve(
 }
 
 async fn metrics(State(source): State<Source>) -> impl IntoResponse {
-    (source.publish)();
-    let handle = telemetry::metrics();
-    handle.run_upkeep();
-    ([(header::CONTENT_TYPE, TEXT_FORMAT)], handle.render())
+    // The numbers are behind locks that a disk may hold.
+    let page = tokio::task::spawn_blocking(move || {
+        (source.publish)();
+        telemetry::metrics().render()
+    });
+    match page.await {
+        Ok(page) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], page).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn readiness(State(source): State<Source>) -> impl IntoResponse {
