@@ -192,3 +192,42 @@ fn a_mended_configuration_frees_what_was_held() {
         assert_eq!(service.run(&["search", "--message-id", &id]).code, 0);
     }
 }
+
+/// An item whose file is damaged is listed and told, not taken for a report, and can be dropped.
+#[test]
+fn a_damaged_item_is_told_and_can_be_dropped() {
+    let site = Site::new(TENANT);
+    let service = site.serve();
+    let ordinary = fs::read_to_string(sample("06_ordinary_mail.eml")).unwrap();
+    assert_eq!(deliver(&site, service.address(), &[ordinary]), [250]);
+    assert!(service.stop().success());
+    let mut items = fs::read_dir(site.path("data/quarantine")).unwrap();
+    fs::write(items.next().unwrap().unwrap().path(), "damaged").unwrap();
+
+    let service = site.serve();
+    let held = service.run(&["--json", "quarantine"]).documents();
+    assert_eq!((held.len(), &held[0]["kind"]), (1, &"unreadable".into()));
+    let id = held[0]["id"].as_str().unwrap();
+    let verified = service.run(&["--json", "store", "verify"]);
+    let findings = verified.documents()[0]["findings"].clone();
+    assert_eq!(
+        (verified.code, &findings[0]["partition"]),
+        (1, &"quarantine".into())
+    );
+    let accepted = service.run(&["--json", "quarantine", "accept", id, "--yes"]);
+    assert_eq!(accepted.documents()[0]["outcome"], "kept");
+    let dropped = service.run(&["--json", "quarantine", "drop", id, "--yes"]);
+    assert_eq!(dropped.documents()[0]["outcome"], "dropped");
+    assert_eq!(service.run(&["quarantine", "list"]).stdout, "");
+
+    // What was dropped stands on the audit log, and on the log as it was told by its head.
+    let audit = service
+        .run(&["--json", "audit", "verify"])
+        .documents()
+        .remove(0);
+    let head = |seq: u64| format!("{seq}:{}", audit["head"]["hash"].as_str().unwrap());
+    for (known, code) in [(head(1), 0), (head(2), 1), ("1:abc".to_owned(), 2)] {
+        let ended = service.run(&["audit", "verify", "--known", &known]);
+        assert_eq!(ended.code, code, "{known}: {}", ended.stderr);
+    }
+}

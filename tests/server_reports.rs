@@ -1,8 +1,10 @@
 //! What becomes of a message: index, quarantine, or try again.
 
+use clawback::calendar::Calendar;
 use clawback::mail::TenantName;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::support::service::{JOURNAL, OTHER_JOURNAL, changed};
+use crate::support::service::{JOURNAL, OTHER_JOURNAL, changed, config_text};
 use crate::support::{Mail, Service};
 
 #[tokio::test]
@@ -435,4 +437,25 @@ async fn a_full_quarantine_puts_mail_off() {
     assert_eq!(reply.code, 250, "reports are taken all the same: {reply:?}");
     let records = service.records("wanted@x.example").await;
     assert_eq!(records[0].recipients.len(), 10_000);
+}
+
+/// A host whose clock fell back: what arrives then would be removed as too old once the clock is set right.
+#[tokio::test]
+async fn nothing_arrives_before_the_time_believed_last() {
+    let believed: Timestamp = "2400-01-01T00:00:00Z".parse().unwrap();
+    let service = Service::prepared(&config_text(), |directory| {
+        std::fs::create_dir(directory.join("data")).unwrap();
+        let calendar = Calendar::open(&directory.join("data/clock"));
+        for half_hours in -48..=0 {
+            // In doubt for a day, believed then.
+            let _ = calendar.check(believed + SignedDuration::from_mins(30 * half_hours));
+        }
+    })
+    .await;
+    let mut client = service.client().await;
+    let reply = client
+        .deliver("", JOURNAL, "Subject: no report\r\n\r\n")
+        .await;
+    assert_eq!(reply.text(), "250 2.0.0 message quarantined");
+    assert_eq!(service.quarantined()[0].meta.received, believed);
 }
