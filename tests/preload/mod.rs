@@ -1,22 +1,25 @@
-//! A disk that loses power, fills up and fails: two C libraries that are preloaded into a program.
+//! A disk that loses power, fills up, fails and kills: a C library that is preloaded into a program.
 //!
-//! What they do is told at the head of `powercut.c` and `faults.c`. A [`Disk`] is a directory that a
-//! program under test works in; after the program was killed, [`Disk::cut_power`] leaves in it what
-//! was synced and nothing else.
+//! What it does is told at the head of `disk.c`. A [`Disk`] is a directory that a program under test
+//! works in; after the program was killed, [`Disk::cut_power`] leaves in it what was synced and
+//! nothing else.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use clawback::proc::PROC_VARIABLE;
 use tempfile::TempDir;
 
 /// A directory of a program under test.
 pub(crate) struct Disk {
     root: TempDir,
     powercut: bool,
+    /// Starts of the machine.
+    boots: AtomicU32,
 }
 
 impl Disk {
@@ -24,10 +27,13 @@ impl Disk {
     pub(crate) fn new() -> Self {
         let root = TempDir::new().unwrap();
         fs::create_dir(root.path().join("disk")).unwrap();
-        Self {
+        let disk = Self {
             root,
             powercut: false,
-        }
+            boots: AtomicU32::new(0),
+        };
+        disk.boot();
+        disk
     }
 
     /// One that can lose power too.
@@ -43,32 +49,27 @@ impl Disk {
         self.root.path().join("disk")
     }
 
-    /// Puts the libraries before a program.
+    /// Puts the library before a program.
     pub(crate) fn attach<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let mut preload = OsString::from(library("faults"));
-        command
-            .env("FAULTS_DIR", self.path())
-            .env("FAULTS_CONTROL", self.root.path().join("control"));
         if self.powercut {
-            preload.push(" ");
-            preload.push(library("powercut"));
-            command
-                .env("POWERCUT_DIR", self.path())
-                .env("POWERCUT_SHADOW", self.shadow());
+            command.env("DISK_SHADOW", self.shadow());
         }
-        command.env("LD_PRELOAD", preload)
+        command
+            .env("DISK_DIR", self.path())
+            .env("DISK_CONTROL", self.control())
+            .env(PROC_VARIABLE, self.proc())
+            .env("LD_PRELOAD", library())
     }
 
-    /// What fails from now on, also in a program that runs; the lines are told in `faults.c`. Nothing
+    /// What fails from now on, also in a program that runs; the lines are told in `disk.c`. Nothing
     /// fails after an empty text.
     pub(crate) fn fail(&self, lines: &str) {
-        let control = self.root.path().join("control");
         let next = self.root.path().join("control.next");
         fs::write(&next, lines).unwrap();
-        fs::rename(next, control).unwrap();
+        fs::rename(next, self.control()).unwrap();
     }
 
-    /// The power is gone. The program has been killed before.
+    /// The power is gone, and the machine starts again. The program has been killed before.
     pub(crate) fn cut_power(&self) {
         let disk = self.path();
         let kept = self.root.path().join("kept");
@@ -77,6 +78,23 @@ impl Disk {
         fs::remove_dir_all(&disk).unwrap();
         fs::remove_dir_all(self.shadow()).unwrap();
         fs::rename(kept, disk).unwrap();
+        self.boot();
+    }
+
+    /// The kernel gives each start of the machine another id.
+    fn boot(&self) {
+        let boot = self.boots.fetch_add(1, Ordering::Relaxed);
+        let random = self.proc().join("sys/kernel/random");
+        fs::create_dir_all(&random).unwrap();
+        fs::write(random.join("boot_id"), format!("boot-{boot}\n")).unwrap();
+    }
+
+    fn control(&self) -> PathBuf {
+        self.root.path().join("control")
+    }
+
+    fn proc(&self) -> PathBuf {
+        self.root.path().join("proc")
     }
 
     fn shadow(&self) -> PathBuf {
@@ -103,31 +121,24 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Compiles a library, once.
-fn library(name: &str) -> &'static Path {
-    static POWERCUT: OnceLock<PathBuf> = OnceLock::new();
-    static FAULTS: OnceLock<PathBuf> = OnceLock::new();
-    let built = if name == "powercut" {
-        &POWERCUT
-    } else {
-        &FAULTS
-    };
-    built.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/preload/{name}.c"));
+/// The library, compiled once.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preload/disk.c");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let own = target.join(format!("{name}.{}.so", std::process::id()));
+        let own = target.join(format!("disk.{}.so", std::process::id()));
         let output = Command::new("cc")
             .args([
                 "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o",
             ])
             .args([&own, &source])
-            .arg("-ldl")
             .output()
             .expect("the C compiler `cc` is needed to build tests/preload");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {errors}", source.display());
         // Another run of the tests may load it meanwhile: it is replaced whole.
-        let built = target.join(format!("{name}.so"));
+        let built = target.join("disk.so");
         fs::rename(own, &built).unwrap();
         built
     })
