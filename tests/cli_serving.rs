@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -71,7 +71,15 @@ impl Site {
     }
 
     /// The service that this command starts, once it says that it runs.
-    pub(crate) fn started(&self, mut command: Command) -> Serving<'_> {
+    pub(crate) fn started(&self, command: Command) -> Serving<'_> {
+        match self.try_started(command) {
+            Ok(serving) => serving,
+            Err(EndedEarly { status, lines }) => panic!("{status} at the start: {lines:#?}"),
+        }
+    }
+
+    /// As [`started`](Self::started), or how it ended before.
+    pub(crate) fn try_started(&self, mut command: Command) -> Result<Serving<'_>, EndedEarly> {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -89,11 +97,24 @@ impl Site {
             seen: Vec::new(),
             address: None,
         };
-        let listening = serving.wait_for("listening for journal reports");
-        serving.address = Some(listening["address"].as_str().unwrap().parse().unwrap());
-        serving.wait_for("started");
-        serving
+        let listening = serving.find("listening for journal reports");
+        if let Some(line) = &listening
+            && serving.find("started").is_some()
+        {
+            serving.address = Some(line["address"].as_str().unwrap().parse().unwrap());
+            return Ok(serving);
+        }
+        let lines = std::mem::take(&mut serving.seen);
+        let status = serving.end();
+        Err(EndedEarly { status, lines })
     }
+}
+
+/// A service that ended before it ran: how, and what it had said.
+#[derive(Debug)]
+pub(crate) struct EndedEarly {
+    pub(crate) status: ExitStatus,
+    pub(crate) lines: Vec<Value>,
 }
 
 /// The service of a [`Site`]; killed if the test ends without stopping it.
@@ -113,15 +134,27 @@ impl Serving<'_> {
 
     /// Waits for a line of the log with this message, and gives it.
     pub(crate) fn wait_for(&mut self, message: &str) -> Value {
+        self.find(message).unwrap_or_else(|| {
+            let seen = &self.seen;
+            panic!("the service never said {message:?}, but: {seen:#?}");
+        })
+    }
+
+    /// As [`wait_for`](Self::wait_for); `None` if the service ended before.
+    fn find(&mut self, message: &str) -> Option<Value> {
         loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                let seen = &self.seen;
-                panic!("the service never said {message:?}, but: {seen:#?}");
+            let line = match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let seen = &self.seen;
+                    panic!("the service does not say {message:?}, but: {seen:#?}")
+                }
             };
             let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| line.into());
             self.seen.push(value.clone());
             if says(&value, message) {
-                return value;
+                return Some(value);
             }
         }
     }
@@ -130,6 +163,16 @@ impl Serving<'_> {
     pub(crate) fn said(&self, message: &str) -> &Value {
         let line = self.seen.iter().find(|line| says(line, message));
         line.unwrap_or_else(|| panic!("the service never said {message:?}"))
+    }
+
+    /// What it has said and nobody has read.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
+    }
+
+    /// Waits until it has ended by itself, or was ended.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -18,6 +18,8 @@ mod cli_serve;
 mod cli_serving;
 mod cli_usage;
 mod config;
+mod crash_service;
+mod crash_support;
 mod durability;
 mod graph_client;
 mod hostile_reports;

@@ -69,6 +69,12 @@ impl Disk {
         fs::rename(next, self.control()).unwrap();
     }
 
+    /// How many calls have failed so far.
+    pub(crate) fn failed(&self) -> u64 {
+        let met = self.control().with_extension("met");
+        fs::metadata(met).map_or(0, |facts| facts.len())
+    }
+
     /// The power is gone, and the machine starts again. The program has been killed before.
     pub(crate) fn cut_power(&self) {
         let disk = self.path();

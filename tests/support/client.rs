@@ -91,6 +91,25 @@ impl Client {
         (client, records)
     }
 
+    /// As [`encrypted`](Self::encrypted), to a peer that may be gone, or go in the middle.
+    pub(crate) async fn try_encrypted(address: SocketAddr, ca_pem: &str) -> Option<Self> {
+        let mut client = Self::over(TcpStream::connect(address).await.ok()?);
+        client.expect(220).await?;
+        for (line, code) in [("EHLO client.example\r\n", 250), ("STARTTLS\r\n", 220)] {
+            client.try_send(line.as_bytes()).await.ok()?;
+            client.expect(code).await?;
+        }
+        let mut client = client.handshake(ca_pem, None).await.ok()?;
+        client.try_send(b"EHLO client.example\r\n").await.ok()?;
+        client.expect(250).await?;
+        Some(client)
+    }
+
+    /// The next reply, if it has this code.
+    async fn expect(&mut self, code: u16) -> Option<Reply> {
+        self.try_reply().await.filter(|reply| reply.code == code)
+    }
+
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a connected socket");
         Self {
@@ -244,20 +263,31 @@ impl Client {
 
     /// One pipelined transaction with DATA; the reply to the end of data, or the first that refused.
     pub(crate) async fn deliver(&mut self, from: &str, to: &str, content: &str) -> Reply {
+        let reply = self.try_deliver(from, to, content).await;
+        reply.expect("a reply, not the end")
+    }
+
+    /// As [`deliver`](Self::deliver); `None` if the peer has closed instead of an answer.
+    pub(crate) async fn try_deliver(
+        &mut self,
+        from: &str,
+        to: &str,
+        content: &str,
+    ) -> Option<Reply> {
         let commands = format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\nDATA\r\n");
-        self.send(commands.as_bytes()).await;
+        self.try_send(commands.as_bytes()).await.ok()?;
         let mut refused = None;
         for expected in [250, 250, 354] {
-            let reply = self.reply().await;
+            let reply = self.try_reply().await?;
             if reply.code != expected {
                 refused.get_or_insert(reply);
             }
         }
-        if let Some(refused) = refused {
+        if refused.is_some() {
             return refused;
         }
-        self.send(stuffed(content).as_bytes()).await;
-        self.reply().await
+        self.try_send(stuffed(content).as_bytes()).await.ok()?;
+        self.try_reply().await
     }
 
     /// One transaction with BDAT in chunks of this size; the last reply, or the first that refused.

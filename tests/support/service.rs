@@ -209,18 +209,21 @@ pub(crate) fn now() -> Timestamp {
 
 /// The parts that this configuration asks for, on the disk.
 pub(crate) fn parts(config: &Config) -> Parts {
+    let key = StoreKey::load(&config.store.key_file)
+        .or_else(|_| StoreKey::create(&config.store.key_file))
+        .expect("a key");
+    parts_with(config, Options::new(config.store.path.clone(), key))
+}
+
+/// The parts that this configuration asks for, with a store of these options.
+pub(crate) fn parts_with(config: &Config, options: Options) -> Parts {
     std::fs::create_dir_all(&config.store.path).expect("a directory");
-    let key = match StoreKey::load(&config.store.key_file) {
-        Ok(key) => key,
-        Err(_) => StoreKey::create(&config.store.key_file).expect("a key"),
-    };
     let quarantine = Quarantine::open(
         &config.store.path.join("quarantine"),
-        &key,
+        &options.key,
         config.store.quarantine.octets(),
         config.store.quarantine_retention,
     );
-    let options = Options::new(config.store.path.clone(), key);
     Parts {
         store: Store::open(options).expect("a store"),
         quarantine: quarantine.expect("a quarantine"),
