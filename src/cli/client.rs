@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use super::output::Output;
+use super::output::{Output, Table};
 use super::{Exit, Failure};
 
 /// What stays as it is in a path segment or a query (RFC 3986 §2.3, `unreserved`).
@@ -221,6 +221,21 @@ impl Answer<'_> {
             out.octets(&chunk)?;
         }
         Ok(any)
+    }
+
+    /// Prints the documents of the body, or a table with a row for each; tells whether there was any.
+    pub(super) fn list(
+        self,
+        out: &mut Output,
+        header: &[&str],
+        row: impl Fn(&Value) -> Vec<String>,
+    ) -> Result<bool, Failure> {
+        if out.is_json() {
+            return self.copy_to(out);
+        }
+        let mut table = Table::new(header);
+        self.each(|document| Ok(table.row(out, row(&document))?))?;
+        Ok(table.end(out)?)
     }
 
     /// Calls for each line of the body, which is a document each.

@@ -62,23 +62,17 @@ pub(super) fn run(context: &mut Context, arguments: Arguments) -> Outcome {
 fn list(context: &mut Context) -> Outcome {
     let mut client = context.client()?;
     let answer = client.get("/v1/jobs", &[])?;
-    if context.out.is_json() {
-        answer.copy_to(&mut context.out)?;
-        return Ok(Exit::Done);
-    }
-    let mut rows = Vec::new();
-    answer.each(|job| {
-        let mut row: Vec<String> = COLUMNS.iter().map(|column| text(&job[*column])).collect();
-        row.push(counts(&job));
-        rows.push(row);
-        Ok(())
+    answer.list(&mut context.out, &COLUMNS, |job| {
+        let cell = |column: &&str| match *column {
+            "copies" => counts(job),
+            column => text(&job[column]),
+        };
+        COLUMNS.iter().map(cell).collect()
     })?;
-    let header: Vec<&str> = COLUMNS.iter().copied().chain(["copies"]).collect();
-    context.out.table(&header, &rows)?;
     Ok(Exit::Done)
 }
 
-const COLUMNS: [&str; 6] = ["id", "created", "tenant", "action", "state", "by"];
+const COLUMNS: [&str; 7] = ["id", "created", "tenant", "action", "state", "by", "copies"];
 
 fn show(context: &mut Context, arguments: &ShowArguments) -> Outcome {
     for (name, given) in [("--csv", arguments.csv), ("--html", arguments.html)] {

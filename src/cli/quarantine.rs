@@ -89,16 +89,9 @@ fn messages(ids: &[String]) -> String {
 fn list(context: &mut Context) -> Outcome {
     let mut client = context.client()?;
     let answer = client.get("/v1/quarantine", &[])?;
-    if context.out.is_json() {
-        answer.copy_to(&mut context.out)?;
-        return Ok(Exit::Done);
-    }
-    let mut rows = Vec::new();
-    answer.each(|held| {
-        rows.push(COLUMNS.iter().map(|column| text(&held[*column])).collect());
-        Ok(())
+    answer.list(&mut context.out, &COLUMNS, |held| {
+        COLUMNS.iter().map(|column| text(&held[*column])).collect()
     })?;
-    context.out.table(&COLUMNS, &rows)?;
     Ok(Exit::Done)
 }
 

@@ -1,9 +1,7 @@
 //! `search`: which messages were journaled, and to whom.
 
 use clap::Args;
-use serde_json::Value;
 
-use super::output::Table;
 use super::show::{COLUMNS, row};
 use super::when::When;
 use super::{Context, Exit, Failure, Outcome, later};
@@ -89,13 +87,8 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Outcome {
     let found = if arguments.csv {
         // The header row is always there; what counts is whether a second one is.
         rows(answer, context)? > 1
-    } else if context.out.is_json() {
-        answer.copy_to(&mut context.out)?
     } else {
-        let mut table = Table::new(&COLUMNS);
-        let out = &mut context.out;
-        answer.each(|document: Value| Ok(table.row(out, row(&document))?))?;
-        table.end(out)?
+        answer.list(&mut context.out, &COLUMNS, row)?
     };
     if !found {
         context.note(match (arguments.since, arguments.until) {

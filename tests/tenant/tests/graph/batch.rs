@@ -3,7 +3,7 @@
 use clawback_tenant::{Concurrency, Fault, FaultKind, Guesses, Scope, Throttle};
 use serde_json::{Value, json};
 
-use crate::client::{Client, inbound, people};
+use crate::client::{Client, people};
 
 const PREFER: &str = "IdType=\"ImmutableId\"";
 
@@ -19,13 +19,16 @@ fn move_item(id: &str, user: &str, message: &Value, folder: &str) -> Value {
     })
 }
 
+/// As many look-ups in one mailbox.
+fn look_ups(user: &str, count: usize) -> Vec<Value> {
+    let target = format!("{user}/messages?$top=1");
+    let look_up = |number: usize| item(&number.to_string(), "GET", &target);
+    (0..count).map(look_up).collect()
+}
+
 #[tokio::test]
 async fn items_are_requests_of_their_own() {
-    let client = Client::start(people()).await;
-    client.tenant.deliver(&inbound(
-        &["ana@contoso.example", "bo@contoso.example"],
-        "Invoice",
-    ));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example", "bo@contoso.example"]).await;
     let (ana, bo) = (
         client.user("ana@contoso.example"),
         client.user("bo@contoso.example"),
@@ -152,10 +155,7 @@ async fn a_failed_dependency_fails_what_follows() {
 
 #[tokio::test]
 async fn the_preference_of_the_envelope_is_not_that_of_its_items() {
-    let client = Client::start(people()).await;
-    client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let immutable = client
         .tenant
@@ -192,16 +192,7 @@ async fn items_are_throttled_each() {
         };
     });
     let user = client.user("ana@contoso.example");
-    let requests: Vec<Value> = (0..5)
-        .map(|number| {
-            item(
-                &number.to_string(),
-                "GET",
-                &format!("{user}/messages?$top=1"),
-            )
-        })
-        .collect();
-    let found = client.batch(&requests).await;
+    let found = client.batch(&look_ups(&user, 5)).await;
     let throttled: Vec<&Value> = found
         .values()
         .filter(|response| response["status"] == 429)
@@ -227,26 +218,14 @@ async fn outlook_items_run_four_wide() {
         };
     });
     let user = client.user("ana@contoso.example");
-    let requests: Vec<Value> = (0..20)
-        .map(|number| {
-            item(
-                &number.to_string(),
-                "GET",
-                &format!("{user}/messages?$top=1"),
-            )
-        })
-        .collect();
-    let found = client.batch(&requests).await;
+    let found = client.batch(&look_ups(&user, 20)).await;
     assert!(found.values().all(|response| response["status"] == 200));
     assert_eq!(client.tenant.counts().peak, 4);
 }
 
 #[tokio::test]
 async fn faults_of_items_and_of_the_envelope() {
-    let client = Client::start(people()).await;
-    client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let id = client.get(&format!("{user}/messages")).await.value()[0]["id"].clone();
     client.tenant.change(|conduct| {

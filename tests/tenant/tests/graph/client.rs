@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use clawback_tenant::{Mail, Settings, Tenant, User};
+use clawback_tenant::{Delivered, Mail, Settings, Tenant, User};
 use reqwest::{Certificate, Method, Response};
 use serde_json::{Value, json};
 
@@ -101,6 +101,13 @@ pub(crate) async fn token(
 }
 
 impl Client {
+    /// A tenant where these people have an invoice in their inboxes.
+    pub(crate) async fn with_invoice(to: &[&str]) -> (Self, Delivered) {
+        let client = Self::start(people()).await;
+        let delivered = client.tenant.deliver(&inbound(to, "Invoice"));
+        (client, delivered)
+    }
+
     /// A client of a new tenant.
     pub(crate) async fn start(settings: Settings) -> Self {
         Self::of(Tenant::start(settings).await.unwrap()).await

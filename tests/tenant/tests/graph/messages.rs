@@ -109,10 +109,7 @@ async fn headers_come_with_select_alone_and_not_for_sent_copies() {
 
 #[tokio::test]
 async fn immutable_ids_survive_moves_and_default_ids_do_not() {
-    let client = Client::start(people()).await;
-    client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let immutable = client.get(&format!("{user}/messages")).await.value()[0]["id"]
         .as_str()
@@ -173,10 +170,7 @@ async fn immutable_ids_survive_moves_and_default_ids_do_not() {
 
 #[tokio::test]
 async fn recoverable_items_are_a_tree_apart() {
-    let client = Client::start(people()).await;
-    let delivered = client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, delivered) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let filter = by_message_id(&delivered.message_id);
     let id = encoded(
@@ -248,10 +242,7 @@ async fn recoverable_items_are_a_tree_apart() {
 
 #[tokio::test]
 async fn what_nobody_knows_can_be_switched() {
-    let client = Client::start(people()).await;
-    client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let id = encoded(
         client.get(&format!("{user}/messages")).await.value()[0]["id"]
@@ -308,11 +299,7 @@ async fn what_nobody_knows_can_be_switched() {
 
 #[tokio::test]
 async fn requests_that_graph_refuses() {
-    let client = Client::start(people()).await;
-    client.tenant.deliver(&inbound(
-        &["ana@contoso.example", "bo@contoso.example"],
-        "Invoice",
-    ));
+    let (client, _) = Client::with_invoice(&["ana@contoso.example", "bo@contoso.example"]).await;
     let (ana, bo) = (
         client.user("ana@contoso.example"),
         client.user("bo@contoso.example"),
@@ -705,10 +692,7 @@ async fn who_has_no_mailbox() {
 
 #[tokio::test]
 async fn users_act_and_state_is_written_back() {
-    let client = Client::start(people()).await;
-    let delivered = client
-        .tenant
-        .deliver(&inbound(&["ana@contoso.example"], "Invoice"));
+    let (client, delivered) = Client::with_invoice(&["ana@contoso.example"]).await;
     let user = client.user("ana@contoso.example");
     let act = |action| {
         client
