@@ -135,6 +135,15 @@ fn any_journaled_message_is_read_in_bounded_time_and_memory() {
             in_header(&format!("References: {}\r\n", "<a@b>".repeat(120_000))),
         ),
         (
+            "different references",
+            in_header(
+                &((0..20_000).fold("References:".to_owned(), |mut text, n| {
+                    let _ = write!(text, " <{n}@b>");
+                    text
+                }) + "\r\n"),
+            ),
+        ),
+        (
             "reference fields",
             in_header(&"In-Reply-To: <a@b>\r\n".repeat(11_000)),
         ),
@@ -225,6 +234,7 @@ fn any_journaled_message_is_read_in_bounded_time_and_memory() {
         assert_eq!(report.inner.size, message.len() as u64, "{name}");
         assert_eq!(report.recipients.len(), 1, "{name}");
         assert!(report.inner.content_digest.is_some(), "{name}");
+        assert!(report.inner.references.len() <= 1000, "{name}");
         assert!(memory < 3 * MIB, "{name}: {memory} octets");
     }
 }
@@ -232,7 +242,7 @@ fn any_journaled_message_is_read_in_bounded_time_and_memory() {
 #[test]
 fn any_envelope_is_read_in_bounded_time_and_memory() {
     for (name, line) in [
-        ("long line", format!("X: {}\r\n", repeat("a"))),
+        ("long line", format!("X: {}\r\n", "a".repeat(4 * MIB))),
         ("long subject", format!("Subject: {}\r\n", repeat("a"))),
         (
             "long recipient",

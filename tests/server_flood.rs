@@ -84,6 +84,26 @@ fn oversize_chunk(peer: &mut Peer, octets: usize) {
     assert!(peer.reply().starts_with("552 5.3.4"));
 }
 
+/// A report of the tenant, or what is none, with so much text in the journaled message.
+fn large_message(peer: &mut Peer, octets: usize, marked: bool) {
+    let report = fs::read_to_string(sample("01_inbound.eml")).unwrap();
+    let report = match marked {
+        true => report,
+        false => report.replace("X-MS-Journal-Report", "X-Other"),
+    };
+    let (head, tail) = report.split_at(report.rfind("\r\n--").unwrap());
+    peer.transaction();
+    peer.tell("DATA", "354 ");
+    peer.send(head.as_bytes());
+    peer.flood(octets, "\r\n");
+    peer.send(tail.as_bytes());
+    let expected = match marked {
+        true => "250 2.0.0 report recorded",
+        false => "250 2.0.0 message quarantined",
+    };
+    peer.tell(".", expected);
+}
+
 /// A number of `/proc/PID/status`, in KiB.
 fn memory(service: &Serving<'_>, name: &str) -> u64 {
     let path = format!("/proc/{}/status", service.pid().as_raw_nonzero());
@@ -91,6 +111,24 @@ fn memory(service: &Serving<'_>, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|rest| rest.split_whitespace().nth(1));
     number.unwrap().parse().unwrap()
+}
+
+/// What is believed and what is not costs the same memory, large or small.
+#[test]
+fn a_large_message_leaves_the_memory_flat() {
+    let site = Site::new(TENANT);
+    let name = "hostname = \"localhost\"";
+    change(&site, name, &format!("{name}\ntls = \"optional\""));
+    let service = site.serve();
+    for marked in [true, false] {
+        let mut peer = Peer::greeted(service.address());
+        large_message(&mut peer, MIB, marked);
+        let before = memory(&service, "VmHWM");
+        large_message(&mut peer, 48 * MIB, marked);
+        let after = memory(&service, "VmHWM");
+        assert!(after <= before + FLAT_KIB, "{before} KiB, then {after} KiB");
+    }
+    assert!(service.stop().success());
 }
 
 /// A line without end, a message and a chunk over the size, a GiB each at the same time.

@@ -114,7 +114,7 @@ pub(super) struct Content {
     spool: Spool,
     /// Why the octets could not be kept. A proven report goes on without them: whoever fills the
     /// quarantine must not keep the tenant's reports out.
-    unkept: Option<Deferral>,
+    unkept: Option<(Deferral, String)>,
     draft: Option<Draft>,
     fate: Fate,
     share: Share,
@@ -184,9 +184,7 @@ impl Content {
     /// Goes on without the octets if they could not be written.
     fn note_unkept(&mut self, written: Result<(), QuarantineError>) {
         if let Err(error) = written {
-            let reason = quarantine_trouble(&error);
-            self.complain(reason, &error.to_string());
-            self.unkept = Some(reason);
+            self.unkept = Some((quarantine_trouble(&error), error.to_string()));
             self.spool.drop_all();
         }
     }
@@ -214,8 +212,9 @@ impl Content {
             }
             Fate::Proven | Fate::Doubted => {
                 self.fate = Fate::Doubted;
-                if let Some(reason) = self.unkept {
-                    return Err(reason);
+                if let Some((reason, error)) = &self.unkept {
+                    self.complain(*reason, error);
+                    return Err(*reason);
                 }
                 // Nobody will look for them.
                 drop(self.scanner.take_recipients());
@@ -364,8 +363,9 @@ impl Content {
         label: &'static str,
         reason: String,
     ) -> (&'static str, Outcome) {
-        if let Some(reason) = self.unkept {
-            return ("deferred", Outcome::Deferred(reason));
+        if let Some((reason, error)) = &self.unkept {
+            self.complain(*reason, error);
+            return ("deferred", Outcome::Deferred(*reason));
         }
         let tenant = self.origin.place.tenant.name.clone();
         let peer = self.origin.peer();
