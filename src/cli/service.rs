@@ -38,6 +38,9 @@ use crate::worker::Worker;
 
 /// How long requests that are being answered may go on when the service stops.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the receiver may take: as long as it is patient with transactions, and some seconds for what
+/// is cut off and for a disk.
+const RECEIVER_PATIENCE: Duration = Duration::from_secs(36);
 /// How long calls to Microsoft Graph that are under way may.
 const JOB_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the index may take to catch up.
@@ -213,7 +216,7 @@ impl Running {
             }
         };
         tokio::join!(
-            received,
+            within("port 25", RECEIVER_PATIENCE, received),
             within("requests", REQUEST_PATIENCE, answered),
             within(
                 "retraction jobs",
