@@ -457,7 +457,8 @@ fn one_fault_anywhere_loses_nothing_and_passes() {
             disk.cut_power();
             history.check(&disk, fault);
         }
-        assert!(refused > 30, "{store}: {refused} refused");
+        // The faults do meet the store. One that meets the audit log's head file refuses nothing.
+        assert!(refused > 20, "{store}: {refused} refused");
     }
 }
 
