@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use clawback_tenant::{Mail, Settings, SmartHost, Tenant};
+use clawback_tenant::{Fault, FaultKind, Mail, Settings, SmartHost, Tenant, UserAction};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -364,6 +364,42 @@ fn refusals_have_their_exit_codes() {
         ended.stderr
     );
     assert_eq!(scene.folders("<bad@evil.example>"), ["inbox"; 3]);
+}
+
+/// How a job ends is the exit code: what Graph refuses outranks what was not found.
+#[test]
+fn jobs_that_end_badly_have_their_exit_codes() {
+    let scene = Scene::new();
+    let service = scene.site.serve();
+    scene.deliver(&service, &[phish("bad@evil.example", "Invoice")]);
+    let id = "<bad@evil.example>";
+    assert_eq!(scene.tenant.act(USERS[0], id, &UserAction::Vanish), 1);
+    let retract = |to: &str| {
+        let arguments = [
+            "--json",
+            "retract",
+            "bad@evil.example",
+            "--to",
+            to,
+            "--wait",
+            "--yes",
+        ];
+        service.run(&arguments)
+    };
+    let ended = retract("junk");
+    assert_eq!(ended.code, 1, "{}{}", ended.stdout, ended.stderr);
+    let job = &ended.documents()[0];
+    let counts = serde_json::json!({"verified": 2, "not_found": 1});
+    assert_eq!(job["counts"], counts, "{job}");
+    scene.tenant.change(|conduct| {
+        let refusal = Fault::new(FaultKind::Status(403, None), 1.0);
+        conduct.faults = vec![refusal.path("/move")];
+    });
+    let ended = retract("trash");
+    assert_eq!(ended.code, 5, "{}{}", ended.stdout, ended.stderr);
+    let job = &ended.documents()[0];
+    let counts = serde_json::json!({"denied": 2, "not_found": 1});
+    assert_eq!(job["counts"], counts, "{job}");
 }
 
 /// The tenant's secret is nowhere but in its file.

@@ -391,6 +391,43 @@ async fn pages_in_every_form_are_followed() {
     assert!(copies > 8);
 }
 
+/// Nobody but the configured host is asked, whatever an answer says.
+#[tokio::test]
+async fn next_links_to_another_host_are_not_followed() {
+    let bench = Bench::with_users(&["a@contoso.example"]).await;
+    let other = clawback_tenant::Tenant::start(Settings::default())
+        .await
+        .unwrap();
+    let mail = Mail::new("x@evil.example", ["a@contoso.example"], "s");
+    let (_, record) = bench.deliver(&mail).await;
+    bench.tenant.change(|conduct| {
+        conduct.links.empty_pages = true;
+        conduct.links.page = 1;
+        conduct.links.base = Some(other.graph_url());
+    });
+    bench.tenant.act(
+        "a@contoso.example",
+        &mail_id(&bench, record),
+        &UserAction::Copy("Second".into()),
+    );
+    let worker = bench.worker();
+    let ended = worker.retract(request(record, Action::SoftDelete)).await;
+    if let Ok(Started::Job { id, .. }) = ended {
+        let document = worker.wait(&id).await.unwrap();
+        assert_eq!(
+            outcomes(&document),
+            ["a@contoso.example failed unavailable"]
+        );
+    }
+    assert!(bench.tenant.counts().requests > 0);
+    assert_eq!((other.counts().requests, other.counts().outlook), (0, 0));
+}
+
+fn mail_id(bench: &Bench, record: clawback::mail::RecordId) -> String {
+    let record = bench.store.record(record).unwrap().unwrap();
+    format!("<{}>", record.message_id.unwrap())
+}
+
 #[tokio::test]
 async fn a_copy_that_arrives_late_is_moved_by_the_watch() {
     let bench = Bench::with_users(&["a@contoso.example"]).await;

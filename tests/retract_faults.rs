@@ -44,8 +44,8 @@ async fn throttling_within_batches_is_honoured() {
     let (bench, message_id, record) = bench(12).await;
     bench.tenant.change(|conduct| {
         conduct.faults = vec![
-            Fault::new(FaultKind::Status(429, Some(0)), 0.3).times(20),
-            Fault::new(FaultKind::Status(503, Some(0)), 0.2).times(10),
+            Fault::new(FaultKind::Status(429, Some(1)), 0.3).times(5),
+            Fault::new(FaultKind::Status(503, Some(1)), 0.2).times(3),
             Fault::new(FaultKind::Status(504, None), 0.1).times(5),
         ];
     });
@@ -53,6 +53,23 @@ async fn throttling_within_batches_is_honoured() {
     let document = bench.retract(&worker, record, Action::SoftDelete).await;
     all_verified(&bench, &document, &message_id, 12);
     assert!(bench.tenant.counts().faults > 5);
+    let requests = bench.tenant.requests();
+    let mut waits = 0;
+    for address in addresses(12) {
+        let of_mailbox = requests
+            .iter()
+            .filter(|r| r.mailbox.as_ref() == Some(&address));
+        let of_mailbox: Vec<_> = of_mailbox.collect();
+        for pair in of_mailbox
+            .windows(2)
+            .filter(|pair| [429, 503].contains(&pair[0].status))
+        {
+            let waited = pair[1].at.duration_since(pair[0].at);
+            assert!(waited.as_millis() >= 1000, "{address}: {waited:?}");
+            waits += 1;
+        }
+    }
+    assert!(waits > 3, "{waits}");
 }
 
 /// What is said to a whole batch is meant for each of its requests.

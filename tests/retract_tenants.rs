@@ -1,6 +1,7 @@
 //! Two tenants of one cloud are never mixed up, and the secret is nowhere but in its file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clawback::audit::Audit;
 use clawback::graph::api::{MailboxId, Request, Scope};
@@ -72,15 +73,23 @@ async fn jobs_of_two_tenants_keep_apart() {
     both.records.push(record("two"));
     let error = worker.retract(both).await.unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
-    let other = worker
-        .retract(request(record("two"), Action::SoftDelete))
-        .await
-        .unwrap();
-    let Started::Job { id: job, .. } = other else {
-        panic!("a job");
+    // Both at once, each of its copies at an instant of its own.
+    for (tenant, wait) in [(&one, 3), (&two, 2)] {
+        tenant.change(|conduct| conduct.service_time = Duration::from_millis(wait));
+    }
+    let run = async |name: &str, action| {
+        let started = worker.retract(request(record(name), action)).await.unwrap();
+        let Started::Job { id, .. } = started else {
+            panic!("a job");
+        };
+        worker.wait(&id).await.unwrap()
     };
-    worker.wait(&job).await.unwrap();
-    assert_eq!((one.counts().moves, two.counts().moves), (2, 2));
+    let (first, second) = tokio::join!(run("one", Action::Inbox), run("two", Action::SoftDelete));
+    for (document, name) in [(first, "one"), (second, "two")] {
+        assert_eq!(document["tenant"], name);
+        assert_eq!(document["counts"], serde_json::json!({"verified": 2}));
+    }
+    assert_eq!((one.counts().moves, two.counts().moves), (4, 2));
     assert_eq!((one.counts().foreign, two.counts().foreign), (0, 0));
     worker.shut_down().await;
     for tenant in [&one, &two] {
