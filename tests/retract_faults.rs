@@ -233,9 +233,11 @@ async fn a_worker_that_dies_at_any_moment_goes_on() {
     let mut under_way = 0;
     for after in 0..24 {
         let (bench, message_id, record) = bench(6).await;
-        bench
-            .tenant
-            .change(|conduct| conduct.service_time = Duration::from_millis(1));
+        bench.tenant.change(|conduct| {
+            conduct.service_time = Duration::from_millis(1);
+            // A second move of the same copy shows.
+            conduct.guesses.move_again_succeeds = false;
+        });
         let worker = bench.worker();
         let Started::Job { id, .. } = worker
             .retract(request(record, Action::SoftDelete))
