@@ -134,6 +134,43 @@ async fn without_sight_of_groups_the_users_copies_are_moved() {
     );
 }
 
+/// A role of Exchange that holds for some mailboxes only is in no token.
+#[tokio::test]
+async fn where_a_role_of_exchange_lets_us_copies_are_moved() {
+    let users = ["a", "b", "c"].map(|name| format!("{name}@contoso.example"));
+    for (allowed, expected) in [
+        (
+            vec![1],
+            Some(["denied permission", "verified -", "denied permission"]),
+        ),
+        (vec![0, 1, 2], Some(["verified -"; 3])),
+        (vec![], None),
+    ] {
+        let bench = Bench::with_users(&[&users[0], &users[1], &users[2]]).await;
+        let (_, record) = bench
+            .deliver(&Mail::new("x@evil.example", &users, "s"))
+            .await;
+        bench
+            .tenant
+            .grant(&["User.Read.All", "GroupMember.Read.All"]);
+        bench
+            .tenant
+            .change(|conduct| conduct.exchange_role.clone_from(&allowed));
+        let worker = bench.worker();
+        let Some(expected) = expected else {
+            let refused = worker.retract(request(record, Action::SoftDelete)).await;
+            assert_eq!(refused.unwrap_err().exit_code(), 5);
+            continue;
+        };
+        let document = bench.retract(&worker, record, Action::SoftDelete).await;
+        let expected = users.iter().zip(expected);
+        let expected: Vec<_> = expected
+            .map(|(user, told)| format!("{user} {told}"))
+            .collect();
+        assert_eq!(outcomes(&document), expected, "{allowed:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_done_is_on_the_audit_log_before_and_after() {
     let bench = Bench::with_users(&["a@contoso.example", "b@contoso.example"]).await;

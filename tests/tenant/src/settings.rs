@@ -273,6 +273,9 @@ pub struct Conduct {
     pub guesses: Guesses,
     /// Whether requests are kept for [`Tenant::requests`](crate::Tenant::requests).
     pub log: bool,
+    /// Users, by their position in [`Settings::users`], to whose mailboxes a role of Exchange lets the
+    /// application (RBAC for Applications), which no token shows.
+    pub exchange_role: Vec<u32>,
 }
 
 impl Default for Conduct {
@@ -287,6 +290,7 @@ impl Default for Conduct {
             links: Links::default(),
             guesses: Guesses::default(),
             log: true,
+            exchange_role: Vec::new(),
         }
     }
 }
