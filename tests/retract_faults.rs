@@ -275,6 +275,7 @@ async fn a_refusing_login_endpoint_is_told_without_the_secret() {
     let worker = bench.worker();
     for (sign_in, expected) in [
         (SignIn::SecretExpired, "AADSTS7000222"),
+        (SignIn::SecretEchoed, "AADSTS7000222"),
         (SignIn::NoApplication, "AADSTS700016"),
     ] {
         bench.tenant.change(|conduct| conduct.sign_in = sign_in);

@@ -187,6 +187,12 @@ fn check(
             7000222,
             "The provided client secret keys for app are expired.",
         ),
+        (Some(secret), None) if sign_in == SignIn::SecretEchoed => refuse(
+            401,
+            "invalid_client",
+            7000222,
+            &format!("The provided client secret {secret} is expired."),
+        ),
         (Some(_), None) => Ok(()),
     }
 }

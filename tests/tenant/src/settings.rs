@@ -302,6 +302,8 @@ pub enum SignIn {
     Normal,
     /// The secret has expired (AADSTS7000222).
     SecretExpired,
+    /// The same, and the answer holds the secret that was sent: an endpoint or a proxy that echoes.
+    SecretEchoed,
     /// The application is not in the tenant (AADSTS700016).
     NoApplication,
     /// The endpoint has trouble: 503.
