@@ -43,7 +43,7 @@ fn seqs(root: &Path) -> Vec<u64> {
 
 /// 60 days in files of a few entries.
 fn sample(root: &Path) {
-    let audit = Audit::open_with(root, &key(), 3000).unwrap();
+    let audit = Audit::open_with(root, &key(), 6600).unwrap();
     append(&audit, 0..60);
 }
 
@@ -347,7 +347,7 @@ fn tamper(root: &Path, tampering: &Tampering) -> bool {
 fn ten_thousand_tamperings_are_all_found() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let audit = Audit::open_with(root, &key(), 2000).unwrap();
+    let audit = Audit::open_with(root, &key(), 5600).unwrap();
     append(&audit, 0..20);
     drop(audit);
     assert!(

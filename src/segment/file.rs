@@ -1,7 +1,7 @@
 //! One segment file: its header, its frames by offset.
 //!
-//! The header stands at octets 0 and 512 in the same words, so that one bad sector does not cost the
-//! file. Little endian: magic `CLAWBACK`, purpose (4), format u32, content version u32, partition
+//! The header stands at octets 0 and 4096 in the same words, so that one bad sector or page does not
+//! cost the file. Little endian: magic `CLAWBACK`, purpose (4), format u32, content version u32, partition
 //! u32, number u32, created (ms) i64, salt u64, previous segment: known u8, partition u32, number
 //! u32, length u64; zeros; crc32 of the 508 octets before.
 
@@ -14,15 +14,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::dir::fsync_dir;
-use super::frame::{Frames, Tail, decode_head, encode, octets, payload_fits};
+use super::frame::{Frames, Tail, decode_head, encode, is_bad_page, octets, payload_fits};
 use super::{FRAME_OVERHEAD, Frame, SegmentError};
 
 /// Octets before the first frame.
-pub const HEADER_OCTETS: u64 = 1024;
+pub const HEADER_OCTETS: u64 = SECOND_COPY + COPY_OCTETS as u64;
 /// Octets of one copy of the header.
 const COPY_OCTETS: usize = 512;
 /// Octets read for a frame before its length is known: most reports are shorter.
 const FIRST_READ: usize = 1024;
+/// Where the second copy stands: a disk reads and fails by pages of this many octets.
+const SECOND_COPY: u64 = 4096;
+/// Zeros between the two.
+const BETWEEN_OCTETS: usize = SECOND_COPY as usize - COPY_OCTETS;
 const MAGIC: &[u8; 8] = b"CLAWBACK";
 /// Layout of header and frames that this version writes.
 const FORMAT: u32 = 1;
@@ -176,7 +180,7 @@ impl Segment {
             .open(&path)?;
         let copy = header.encode();
         let written = file
-            .write_all_at(&[copy, copy].concat(), 0)
+            .write_all_at(&[&copy[..], &[0; BETWEEN_OCTETS], &copy].concat(), 0)
             .and_then(|()| file.sync_all())
             .and_then(|()| fsync_dir(directory));
         if let Err(error) = written {
@@ -203,13 +207,16 @@ impl Segment {
             other => other,
         }
         .map_err(SegmentError::io(path))?;
-        let mut head = [0; 2 * COPY_OCTETS];
-        let read = read_at_most(&file, &mut head).map_err(SegmentError::io(path))?;
-        let (first, second) = head.split_at(COPY_OCTETS);
-        let whole = read == head.len() && first == second;
-        let Some((format, header)) = Header::decode(first).or_else(|| Header::decode(second))
+        let copy =
+            |offset| read_or_zeros::<COPY_OCTETS>(&file, offset).map_err(SegmentError::io(path));
+        let (first, second) = (copy(0)?, copy(SECOND_COPY)?);
+        let between: [u8; BETWEEN_OCTETS] =
+            read_or_zeros(&file, COPY_OCTETS as u64).map_err(SegmentError::io(path))?;
+        let whole = first == second && between == [0; BETWEEN_OCTETS];
+        let Some((format, header)) = [first, second].iter().find_map(|copy| Header::decode(copy))
         else {
-            return Err(no_header(path, &head));
+            let path = path.to_owned();
+            return Err(SegmentError::Header { path });
         };
         let foreign = |found: String| SegmentError::Foreign {
             path: path.to_owned(),
@@ -365,7 +372,7 @@ impl Segment {
         &self.header
     }
 
-    /// Whether both copies of the header are whole.
+    /// Whether all of the header is as it was written. One copy is enough to read it.
     pub const fn header_whole(&self) -> bool {
         self.header_whole
     }
@@ -376,31 +383,14 @@ impl Segment {
     }
 }
 
-fn read_at_most(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, octets(filled))? {
-            0 => break,
-            read => filled += read,
+/// A piece of the header; zeros if it is not there or cannot be read.
+fn read_or_zeros<const N: usize>(file: &File, offset: u64) -> io::Result<[u8; N]> {
+    let mut octets = [0; N];
+    match file.read_exact_at(&mut octets, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof || is_bad_page(&error) => {
+            Ok([0; N])
         }
-    }
-    Ok(filled)
-}
-
-/// Why no copy of the header can be read.
-fn no_header(path: &Path, head: &[u8]) -> SegmentError {
-    let path = path.to_owned();
-    // A file that never got its header, or lost it, begins with our magic or with zeros.
-    if head.starts_with(MAGIC) || head.iter().all(|&octet| octet == 0) {
-        return SegmentError::Header { path };
-    }
-    let second = head.get(COPY_OCTETS..).unwrap_or_default();
-    if second.starts_with(MAGIC) {
-        return SegmentError::Header { path };
-    }
-    SegmentError::Foreign {
-        path,
-        found: "it does not begin like one".to_owned(),
+        read => read.map(|()| octets),
     }
 }
 
@@ -451,7 +441,7 @@ mod tests {
     fn a_header_comes_back_from_either_copy() {
         let root = tempfile::tempdir().unwrap();
         let path = segment(root.path()).path().to_owned();
-        for damaged in [None, Some(3), Some(600)] {
+        for damaged in [None, Some(3), Some(4100)] {
             let mut octets = fs::read(&path).unwrap();
             if let Some(at) = damaged {
                 octets[at] ^= 1;
@@ -491,10 +481,11 @@ mod tests {
         assert!(text.contains("belongs to \"test\""), "{text}");
         assert_eq!(fs::read(&path).unwrap(), original);
 
-        fs::write(&path, "a letter to grandmother").unwrap();
-        assert!(matches!(open(PURPOSE), SegmentError::Foreign { .. }));
-        fs::write(&path, [0; 100]).unwrap();
-        assert!(matches!(open(PURPOSE), SegmentError::Header { .. }));
+        // Zeros or noise may have been one of ours.
+        for octets in [&[0; 100][..], &[0xa7; 9000]] {
+            fs::write(&path, octets).unwrap();
+            assert!(matches!(open(PURPOSE), SegmentError::Header { .. }));
+        }
     }
 
     #[test]

@@ -203,7 +203,8 @@ impl Frames {
         let next = self.next_good(offset)?;
         self.offset = next.unwrap_or(self.window.end);
         Ok(match (next, self.tail) {
-            (None, Tail::Torn) => Scanned::TornTail {
+            // What cannot be read may be frames that were acknowledged.
+            (None, Tail::Torn) if !self.window.unreadable => Scanned::TornTail {
                 valid_length: offset,
             },
             _ => Scanned::Damage {
@@ -234,6 +235,8 @@ struct Window {
     end: u64,
     start: u64,
     octets: Vec<u8>,
+    /// Some of the file could not be read.
+    unreadable: bool,
 }
 
 impl Window {
@@ -243,6 +246,7 @@ impl Window {
             end,
             start: 0,
             octets: Vec::new(),
+            unreadable: false,
         }
     }
 
@@ -264,6 +268,7 @@ impl Window {
         self.start = offset;
         let read = match read_full(&self.file, &mut self.octets, offset) {
             Err(error) if is_bad_page(&error) => {
+                self.unreadable = true;
                 read_by_page(&self.file, &mut self.octets, offset)?
             }
             other => other?,
@@ -274,7 +279,7 @@ impl Window {
 }
 
 /// Whether the disk could not give back this place of the file (EIO).
-fn is_bad_page(error: &io::Error) -> bool {
+pub(super) fn is_bad_page(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     error.raw_os_error() == Some(EIO)
 }
@@ -421,5 +426,20 @@ mod tests {
             let expected: Vec<_> = offsets.iter().enumerate().filter(|(i, _)| *i != hit).map(|(_, o)| *o).collect();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    /// Nobody knows what stands in a page that cannot be read: it is never cut off as torn. No address
+    /// of the first pages is mapped, so reading them from this process's memory is such an error.
+    #[test]
+    fn what_cannot_be_read_is_damage_and_no_torn_tail() {
+        let memory = Arc::new(File::open("/proc/self/mem").unwrap());
+        let scanned: Vec<_> = Frames::new(memory, SALT, 4096, 16_384, Tail::Torn)
+            .map(Result::unwrap)
+            .collect();
+        let damage = Scanned::Damage {
+            offset: 4096,
+            length: 12_288,
+        };
+        assert_eq!(scanned, [damage]);
     }
 }

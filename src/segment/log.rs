@@ -90,6 +90,8 @@ struct Inner {
     /// Used last at the back.
     open: VecDeque<((u32, u32), Arc<Segment>)>,
     torn: u64,
+    /// The end of the newest segment could not be read: nothing is written there.
+    end_damaged: bool,
 }
 
 /// One segment of the row.
@@ -107,8 +109,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`SegmentError::NewerFormat`] or [`SegmentError::Foreign`]: refused, so that nothing of value
-    /// is written over. Damage is no error: [`scan`](Self::scan) tells it.
+    /// [`SegmentError::NewerFormat`] or [`SegmentError::Foreign`]: refused, as another program's or
+    /// version's data. Damage is no error: [`scan`](Self::scan) tells it.
     pub fn open(directory: &Path, purpose: Purpose) -> Result<Self, SegmentError> {
         let mut slots = BTreeMap::new();
         for key in segment_files(directory).map_err(SegmentError::io(directory))? {
@@ -270,11 +272,11 @@ impl Log {
         self.purpose
     }
 
-    /// The newest segment and how much of it counts, for the writer.
+    /// The newest segment, how much of it counts, and whether it can be written on: for the writer.
     pub(super) fn newest(&self) -> Option<((u32, u32), u64, bool)> {
         let inner = self.lock();
         let (&key, slot) = inner.slots.last_key_value()?;
-        Some((key, slot.end, slot.header.is_ok()))
+        Some((key, slot.end, slot.header.is_ok() && !inner.end_damaged))
     }
 
     /// The writer made a segment.
@@ -288,6 +290,7 @@ impl Log {
             header: Ok(header),
         };
         inner.slots.insert(key, slot);
+        inner.end_damaged = false;
         remember(&mut inner.open, key, Arc::clone(segment));
     }
 
@@ -317,17 +320,31 @@ impl Log {
                 return Ok(segment);
             }
             let Some(slot) = inner.slots.get(&key) else {
-                return Err(SegmentError::NoSegment {
-                    path: self.directory.clone(),
-                    partition: key.0,
-                    segment: key.1,
-                });
+                return Err(self.no_segment(key));
             };
             slot.path.clone()
         };
-        let segment = Arc::new(Segment::open(&path, self.purpose)?);
-        remember(&mut self.lock().open, key, Arc::clone(&segment));
+        let segment = match Segment::open(&path, self.purpose) {
+            Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(self.no_segment(key));
+            }
+            opened => Arc::new(opened?),
+        };
+        let mut inner = self.lock();
+        // Dropped meanwhile: an open file would keep its space.
+        if !inner.slots.contains_key(&key) {
+            return Err(self.no_segment(key));
+        }
+        remember(&mut inner.open, key, Arc::clone(&segment));
         Ok(segment)
+    }
+
+    fn no_segment(&self, (partition, segment): (u32, u32)) -> SegmentError {
+        SegmentError::NoSegment {
+            path: self.directory.clone(),
+            partition,
+            segment,
+        }
     }
 
     /// Cuts the newest segment, in memory, to its last whole frame.
@@ -341,11 +358,15 @@ impl Log {
             offset: 0,
         })?;
         for scanned in segment.frames(0, end, Tail::Torn) {
-            if let Scanned::TornTail { valid_length } =
-                scanned.map_err(SegmentError::io(segment.path()))?
-            {
-                self.grow(key, valid_length);
-                self.lock().torn = end - valid_length;
+            match scanned.map_err(SegmentError::io(segment.path()))? {
+                Scanned::TornTail { valid_length } => {
+                    self.grow(key, valid_length);
+                    self.lock().torn = end - valid_length;
+                }
+                Scanned::Damage { offset, length } if offset + length >= end => {
+                    self.lock().end_damaged = true;
+                }
+                Scanned::Damage { .. } | Scanned::Frame { .. } => {}
             }
         }
         Ok(())
@@ -433,11 +454,18 @@ impl LogFrames {
             let position = at(key, start);
             return Some(Ok(Some(Event::Unreadable { position, reason })));
         }
-        Some(Segment::open(&slot.path, self.purpose).map(|segment| {
-            // What a slot says to count was durable: what is no frame there is damage.
-            self.current = Some((key, segment.frames(start, slot.end, Tail::Damaged)));
-            None
-        }))
+        Some(match Segment::open(&slot.path, self.purpose) {
+            Ok(segment) => {
+                // What a slot says to count was durable: what is no frame there is damage.
+                self.current = Some((key, segment.frames(start, slot.end, Tail::Damaged)));
+                Ok(None)
+            }
+            Err(error @ SegmentError::Header { .. }) => Ok(Some(Event::Unreadable {
+                position: at(key, start),
+                reason: error.to_string(),
+            })),
+            Err(error) => Err(error),
+        })
     }
 }
 

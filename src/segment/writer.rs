@@ -473,7 +473,7 @@ mod tests {
         drop(writer);
         let mut octets = fs::read(path(root.path(), 1)).unwrap();
         octets[20] ^= 1;
-        octets[532] ^= 1;
+        octets[4096 + 20] ^= 1;
         fs::write(path(root.path(), 1), octets).unwrap();
         let mut writer = open(root.path());
         append(&mut writer, "third");

@@ -469,11 +469,11 @@ mod tests {
         state.append(vec![2]).unwrap();
         let log = root.join("00000001-0001.log");
         let mut octets = fs::read(&log).unwrap();
-        octets[1024] ^= 1;
+        octets[4608] ^= 1;
         fs::write(&log, octets).unwrap();
         let mut state = open(root);
         assert_eq!(state.value(), &Numbers(vec![2]));
-        assert_eq!(state.damage(), ["12 octets at 1024 of segment 1-1"]);
+        assert_eq!(state.damage(), ["12 octets at 4608 of segment 1-1"]);
 
         state.snapshot().unwrap();
         let path = root.join("00000002.snapshot");
