@@ -105,3 +105,38 @@ async fn imports_are_idempotent_and_expire_by_their_own_date() {
     assert_eq!(left[0].received, noon() + SignedDuration::ZERO);
     close(store).await;
 }
+
+/// A report that waited in the quarantine arrived long before those that come in now.
+#[tokio::test]
+async fn reports_that_arrived_long_ago_close_no_partition() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open_for_30_days(root.path()).await;
+    for number in 0..6 {
+        keep(&store, on_day(0, 2 * number)).await;
+        keep(&store, on_day(-10, 2 * number + 1)).await;
+        store.settled().await;
+    }
+    assert_eq!(store.stats().partitions.len(), 1);
+    close(store).await;
+}
+
+/// Nobody knows what stood in a report that the disk lost: retention leaves its partition.
+#[tokio::test]
+async fn a_partition_with_damage_is_not_dropped() {
+    let root = tempfile::tempdir().unwrap();
+    let log = |number: u32| root.path().join(format!("data/log/{number:08}-0001.log"));
+    let store = open_for_30_days(root.path()).await;
+    for day in 0..5 {
+        keep(&store, on_day(day, day as u64)).await;
+    }
+    close(store).await;
+    let mut octets = std::fs::read(log(1)).unwrap();
+    *octets.last_mut().unwrap() ^= 1;
+    std::fs::write(log(1), octets).unwrap();
+    let options = options(root.path());
+    blocking(move || Store::reindex(options).unwrap()).await;
+    let store = open_for_30_days(root.path()).await;
+    expire(&store, at(400 * DAY)).await;
+    assert!(log(1).exists() && !log(2).exists());
+    close(store).await;
+}

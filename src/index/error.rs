@@ -42,6 +42,12 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// A library that the index rests on panicked. Its files are made again.
+    #[error("the index panicked: {0}")]
+    Panicked(String),
+    /// The index cannot be made now; it is tried again until it can.
+    #[error("the index cannot be read now, and is made again as soon as possible: {0}")]
+    Unavailable(String),
     /// The indexing thread has ended.
     #[error("the index is closed: {0}")]
     Closed(String),
@@ -63,4 +69,6 @@ pub(crate) enum IndexError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error("panicked: {0}")]
+    Panicked(String),
 }

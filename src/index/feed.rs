@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::segment::{Frame, Position};
 
@@ -29,6 +30,17 @@ struct Queue {
     entries: VecDeque<Committed>,
     octets: usize,
     closed: bool,
+    /// Nothing is held: what comes is counted here.
+    skipped: Option<Skipped>,
+}
+
+/// What the indexer did not take from the feed, and reads from the log instead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Skipped {
+    /// How many frames.
+    pub(super) frames: u64,
+    /// The highest partition that was closed.
+    pub(super) closed: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -62,7 +74,9 @@ impl Sender {
         while !queue.closed && !self.0.has_room(&queue) {
             queue = self.0.wait(queue);
         }
-        if !queue.closed {
+        if let Some(skipped) = &mut queue.skipped {
+            skipped.add(&entry);
+        } else if !queue.closed {
             queue.octets += octets(&entry);
             queue.entries.push_back(entry);
             drop(queue);
@@ -90,6 +104,36 @@ impl Feed {
         self.0.take(self.0.lock(), most)
     }
 
+    /// Passes over what waits and what comes, so that the committer never waits for an index that
+    /// cannot be written.
+    pub(super) fn skip(&self) {
+        let mut queue = self.0.lock();
+        let mut skipped = queue.skipped.unwrap_or_default();
+        queue
+            .entries
+            .drain(..)
+            .for_each(|entry| skipped.add(&entry));
+        queue.octets = 0;
+        queue.skipped = Some(skipped);
+        drop(queue);
+        self.0.changed.notify_all();
+    }
+
+    /// Holds again what comes from now on. What was passed over is in the log by now.
+    pub(super) fn resume(&self) -> Skipped {
+        self.0.lock().skipped.take().unwrap_or_default()
+    }
+
+    /// Waits so long, or until the committer has ended: then `true`.
+    pub(super) fn ends_within(&self, time: Duration) -> bool {
+        let queue = self.0.lock();
+        let waited = self
+            .0
+            .changed
+            .wait_timeout_while(queue, time, |queue| !queue.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
     /// Entries that wait.
     pub fn len(&self) -> usize {
         self.0.lock().entries.len()
@@ -98,6 +142,15 @@ impl Feed {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Skipped {
+    fn add(&mut self, entry: &Committed) {
+        match entry {
+            Committed::Frame(..) => self.frames += 1,
+            Committed::PartitionClosed(number) => self.closed = self.closed.max(Some(*number)),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::frame::{KIND_RECIPIENTS, KIND_REPORT, Kept, encode_spilled};
 use super::identity::{ReportKey, record_id, report_key};
 use super::log::{self, Frame};
 use super::partition::{IMPORT_PARTITION, Partition, PartitionName, Source};
-use super::shared::Known;
+use super::shared::{Known, OnDamage};
 use super::store::{Committed, NewReport, Store};
 use crate::segment::{AppendError, Writer, create_dir_durable};
 
@@ -102,7 +102,7 @@ impl Importer {
         };
         // No partition has this name: all of them are asked.
         let nowhere = PartitionName::Import(i64::MIN);
-        let known = self.store.shared.look_up(nowhere, &kept)?;
+        let known = self.store.shared.look_up(nowhere, &kept, OnDamage::Mend);
         if known == Known::Repeated || !self.seen.insert(report_key(&kept)) {
             return Ok(Imported::Known(committed));
         }
@@ -138,6 +138,7 @@ impl Importer {
             let run = shared.build_run(&day.partition)?;
             let source = Some(Source::Run(Arc::new(run)));
             day.partition.set_source(source);
+            day.partition.close();
             shared.put(day.partition);
         }
         Ok(())

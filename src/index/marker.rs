@@ -15,7 +15,7 @@ use super::partition::Layout;
 use super::seal;
 use crate::mail::TenantName;
 use crate::proc::proc_root;
-use crate::segment::{fsync_dir, write_file_durable};
+use crate::segment::{create_dir_durable, fsync_dir, write_file_durable};
 
 /// Layout of everything under the index directory. Another one is removed and made again.
 const FORMAT: u32 = 1;
@@ -32,34 +32,38 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// Looks at what the last process left, removes what cannot be relied on, and marks the index as
-    /// being in use.
-    pub(crate) fn take(layout: &Layout, hasher: &TermHasher) -> Result<Self, StoreError> {
+    /// What this process would write.
+    pub(crate) fn new(hasher: &TermHasher) -> Self {
         let check = hasher.hash(&TenantName::new(""), b"which key is this");
-        let marker = Self {
+        Self {
             head: format!("clawback index {FORMAT} key {check:016x}"),
             // Without a boot id every unclean stop counts as a loss of power.
             boot: fs::read_to_string(proc_root().join(BOOT_ID))
                 .map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned()),
-        };
-        let path = layout.marker();
-        let found = fs::read_to_string(&path).unwrap_or_default();
+        }
+    }
+
+    /// Looks at what the last process left, and removes what cannot be relied on. Needs no space.
+    pub(crate) fn remove_doubtful(&self, layout: &Layout) -> Result<(), StoreError> {
+        let found = fs::read_to_string(layout.marker()).unwrap_or_default();
         let mut lines = found.lines();
         let (head, boot, state) = (lines.next(), lines.next(), lines.next());
-        if head != Some(&*marker.head) {
+        if head != Some(&*self.head) {
             for directory in [layout.runs(), layout.opens()] {
                 seal::remove_open(&directory)?;
             }
-        } else if state != Some("closed")
-            && (boot != Some(&*marker.boot) || marker.boot == "unknown")
-        {
+        } else if state != Some("closed") && (boot != Some(&*self.boot) || self.boot == "unknown") {
             seal::remove_open(&layout.opens())?;
         }
+        Ok(())
+    }
+
+    /// Marks the index as being in use: before anything is written there.
+    pub(crate) fn take(&self, layout: &Layout) -> Result<(), StoreError> {
         for directory in [layout.runs(), layout.opens()] {
-            crate::segment::create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
+            create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
         }
-        marker.write(layout, "open")?;
-        Ok(marker)
+        self.write(layout, "open")
     }
 
     /// Syncs what sled has written and marks the index as closed.

@@ -7,7 +7,7 @@
 //! is removed and made again from the log.
 //!
 //! ```text
-//! w2                                           watermark: number of batches, summary
+//! w3                                           watermark: number of batches, summary
 //! e · batch u32 · kind u8 · hash u64 · ordinal u32     a block, under its first entry
 //! r · first ordinal u32                                a chunk of rows
 //! ```
@@ -33,7 +33,7 @@ const CACHE_OCTETS: u64 = 32 << 20;
 /// How often sled writes by itself, in milliseconds. Only shortens the replay after a crash.
 const FLUSH_EVERY_MS: u64 = 500;
 /// The number is that of the layout: what another one left has no watermark and is removed.
-const WATERMARK: &[u8] = b"w2";
+const WATERMARK: &[u8] = b"w3";
 
 /// Why the open partition's index cannot be used. It is then made again.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,8 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 struct First {
     ordinal: u32,
-    received: i64,
+    /// The earliest and the latest `received` under it.
+    received: (i64, i64),
     /// Another one has it too.
     more: bool,
 }
@@ -172,6 +173,11 @@ impl OpenIndex {
         note(&mut state.summary);
     }
 
+    /// Takes note of something that is no frame.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Summary)) {
+        note(&mut self.write().summary);
+    }
+
     /// Puts what is in memory into sled as a batch, and the watermark after it.
     pub(crate) fn flush(&self) -> Result<(), OpenError> {
         {
@@ -230,11 +236,11 @@ impl OpenIndex {
         self.read().rows.len()
     }
 
-    /// The first report under an identity: its ordinal and `received`.
-    pub(crate) fn first(&self, kind: u8, hash: u64) -> Option<(u32, i64)> {
+    /// The earliest and the latest `received` of the reports under an identity.
+    pub(crate) fn received(&self, kind: u8, hash: u64) -> Option<(i64, i64)> {
         let state = self.read();
         let first = state.first.get(&(kind, hash))?;
-        Some((first.ordinal, first.received))
+        Some(first.received)
     }
 
     /// Gives `take` the entries of a kind with a hash in `from..=to`; those of one term are in order.
@@ -476,11 +482,15 @@ impl OpenIndex {
 fn meet(first: &mut HashMap<(u8, u64), First>, term: (u8, u64), (ordinal, received): (u32, i64)) {
     let new = First {
         ordinal,
-        received,
+        received: (received, received),
         more: false,
     };
     let known = first.entry(term).or_insert(new);
     known.more |= known.ordinal != ordinal;
+    known.received = (
+        known.received.0.min(received),
+        known.received.1.max(received),
+    );
 }
 
 fn bounds(kind: u8, (from, to): (u64, u64)) -> std::ops::RangeInclusive<Entry> {

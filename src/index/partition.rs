@@ -3,7 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
 
 use super::error::{IndexError, StoreError};
 use super::frame::{KIND_REPORT, Kept, decode_spilled};
@@ -53,6 +56,7 @@ pub(crate) struct Partition {
     /// Its number in the log.
     pub(crate) number: u32,
     source: RwLock<Option<Source>>,
+    closed: AtomicBool,
 }
 
 /// Where the entries of a partition are.
@@ -73,7 +77,33 @@ impl Partition {
             log,
             number,
             source: RwLock::new(None),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// No frame comes for it any more: it is sealed, or can be.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// When its first segment was made, if that can be told.
+    pub(crate) fn first_segment(&self) -> Option<Timestamp> {
+        let segments = self.log.segments(self.number);
+        segments
+            .first()
+            .and_then(|(_, header, _)| header.map(|header| header.created))
+    }
+
+    /// When its newest segment was made, if that can be told.
+    pub(crate) fn newest_segment(&self) -> Option<Timestamp> {
+        let segments = self.log.segments(self.number);
+        segments
+            .last()
+            .and_then(|(_, header, _)| header.map(|header| header.created))
     }
 
     /// The index, once there is one.
@@ -199,6 +229,14 @@ impl Source {
         match self {
             Self::Open(open) => open.with_summary(look),
             Self::Run(run) => look(run.summary()),
+        }
+    }
+
+    /// Octets of its files.
+    pub(crate) fn octets(&self) -> u64 {
+        match self {
+            Self::Open(open) => open.octets(),
+            Self::Run(run) => run.octets(),
         }
     }
 

@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::error::StoreError;
 use super::partition::{Partition, PartitionName, Source};
+use super::seal;
 use super::store::Store;
 use crate::segment::remove_file_durable;
 
@@ -29,30 +30,57 @@ impl Store {
     ///
     /// The index has ended, or what the system said.
     pub fn expire(&self, now: Timestamp) -> Result<Expired, StoreError> {
-        self.shared.progress.wait(0)?;
+        match self.shared.progress.wait(0) {
+            // Partitions that have their index can go: an index in trouble may need their space.
+            Ok(()) | Err(StoreError::Unavailable(_)) => {}
+            Err(error) => return Err(error),
+        }
         self.close_old_partition(now);
         let mut expired = Expired::default();
         for partition in self.shared.all() {
-            let Some(Source::Run(run)) = partition.source() else {
-                continue;
-            };
-            let newest = run.summary().arrived.map(|(_, last)| last);
-            let old = newest
-                .and_then(|last| Timestamp::from_millisecond(last).ok())
-                .is_none_or(|last| {
-                    let age = now.duration_since(last);
-                    age.is_positive() && age.unsigned_abs() > self.options.retention
-                });
-            if old {
+            if partition.is_closed()
+                && let Some(source) = partition.source()
+                && self.is_old(&partition, &source, now)
+            {
                 let octets = self.drop_partition(&partition)?;
-                let reports = u64::from(run.summary().reports);
+                let reports = u64::from(source.summary().reports);
                 info!(partition = %partition.name, reports, octets, "partition dropped by age");
                 expired.partitions += 1;
                 expired.reports += reports;
-                expired.octets += octets + run.octets();
+                expired.octets += octets + source.octets();
+            }
+        }
+        // After the dropping: what could not be sealed was mostly short of space.
+        for partition in self.shared.all() {
+            if partition.is_closed()
+                && let Err(error) = seal::retry(&self.shared, &partition)
+            {
+                warn!(partition = %partition.name, %error, "the partition cannot be sealed yet");
             }
         }
         Ok(expired)
+    }
+
+    /// Is all that a partition holds older than the retention? A partition of which something cannot be
+    /// read is kept: nobody knows what that was, and a backup may bring it back.
+    fn is_old(&self, partition: &Partition, source: &Source, now: Timestamp) -> bool {
+        let (arrived, damaged) = source.with_summary(|summary| (summary.arrived, summary.damaged));
+        let newest = match arrived {
+            Some((_, last)) => Timestamp::from_millisecond(last).ok(),
+            None => partition.newest_segment(),
+        };
+        let old = newest.is_some_and(|newest| {
+            let age = now.duration_since(newest);
+            age.is_positive() && age.unsigned_abs() > self.options.retention
+        });
+        if old && damaged {
+            warn!(
+                partition = %partition.name, directory = %partition.log.directory().display(),
+                "the partition is past its retention and kept, because some of it cannot be read; \
+                 restore its segments from a backup and run `clawback store reindex`, or remove them"
+            );
+        }
+        old && !damaged
     }
 
     /// Removes a closed partition: its index first, so that a crash in between leaves what the next

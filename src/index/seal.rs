@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tracing::{error, info, warn};
 
 use super::error::StoreError;
+use super::guard::caught;
 use super::open::{OpenError, OpenIndex};
 use super::partition::{Partition, Source};
 use super::run::{self, Run, RunError};
@@ -25,33 +26,49 @@ enum SealError {
     Run(#[from] RunError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error("sled panicked: {0}")]
+    Panicked(String),
 }
 
 /// Makes the run of a partition that gets no more frames, and removes its sled.
 pub(crate) fn seal(shared: &Shared, partition: &Partition, open: Arc<OpenIndex>) {
-    let sealed = from_sled(shared, partition, &open).or_else(|error| {
-        warn!(partition = %partition.name, %error, "sealing from the log instead of sled");
-        shared.build_run(partition)
-    });
+    let upkeep = shared.upkeep();
+    let sealed = caught(|| from_sled(shared, partition, &open));
+    let sealed = sealed
+        .unwrap_or_else(|text| Err(SealError::Panicked(text)))
+        .or_else(|error| {
+            warn!(partition = %partition.name, %error, "sealing from the log instead of sled");
+            shared.build_run(partition)
+        });
     match sealed {
         Ok(run) => {
             let (reports, octets) = (run.summary().reports, run.octets());
             partition.set_source(Some(Source::Run(Arc::new(run))));
             info!(partition = %partition.name, reports, octets, "partition sealed");
-            drop(open);
+            drop((open, upkeep));
             if let Err(error) = remove_open(&shared.layout.open(partition.name)) {
                 warn!(%error, "the sealed partition's sled could not be removed; the next start does");
             }
         }
-        // sled goes on answering; the next start tries again.
+        // sled goes on answering; retention tries again.
         Err(error) => {
             error!(partition = %partition.name, %error, "the partition could not be sealed")
         }
     }
 }
 
+/// Tries again what [`seal`] could not do.
+pub(crate) fn retry(shared: &Shared, partition: &Partition) -> Result<(), StoreError> {
+    if let Some(source @ Source::Open(_)) = partition.source() {
+        shared.mend(partition, &source)?;
+        info!(partition = %partition.name, "partition sealed, after an earlier attempt failed");
+        drop(source);
+        remove_open(&shared.layout.open(partition.name))?;
+    }
+    Ok(())
+}
+
 fn from_sled(shared: &Shared, partition: &Partition, open: &OpenIndex) -> Result<Run, SealError> {
-    let _upkeep = shared.upkeep();
     open.flush()?;
     let summary = open.summary();
     let path = shared.layout.run(partition.name);

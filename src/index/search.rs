@@ -355,6 +355,7 @@ impl Search {
     fn gather(&self, candidate: Candidate) -> Result<Vec<Gathered>, StoreError> {
         let mut gathered: Vec<Gathered> = Vec::new();
         let mut asked: Vec<(u8, Vec<u8>)> = Vec::new();
+        let mut unreadable = Vec::new();
         let mut queue: VecDeque<Gathered> = self.read(candidate)?.into_iter().collect();
         while let Some(report) = queue.pop_front() {
             let kept = &report.kept;
@@ -378,12 +379,20 @@ impl Search {
                     if gathered.iter().any(known) || queue.iter().any(known) {
                         continue;
                     }
-                    let read = self.read(other)?;
-                    queue
-                        .extend(read.filter(|r| r.kept.tenant == tenant && shares(&r.kept, &term)));
+                    match self.read(other) {
+                        Ok(read) => queue.extend(
+                            read.filter(|r| r.kept.tenant == tenant && shares(&r.kept, &term)),
+                        ),
+                        // What the others say must still be found.
+                        Err(error) => unreadable.push(error.to_string()),
+                    }
                 }
                 asked.push(term);
             }
+        }
+        if let (Some(first), Some(error)) = (gathered.first_mut(), unreadable.pop()) {
+            let problem = format!("a report of this message cannot be read: {error}");
+            first.kept.problems.push(problem);
         }
         Ok(gathered)
     }

@@ -1,6 +1,6 @@
 //! What the store's handles, its indexing thread and its queries share.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::error::{IndexError, StoreError};
-use super::frame::{KIND_REPORT, Kept};
+use super::frame::Kept;
+use super::guard::caught;
 use super::identity::{ReportKey, record_id, report_key};
 use super::key::{Entry, Kind, TermHasher};
-use super::log::{Event, Position};
-use super::partition::{Layout, Partition, PartitionName, Source, read_spilled};
+use super::log::Position;
+use super::logged::{Logged, reports};
+use super::partition::{Layout, Partition, PartitionName, Source};
 use super::rows::{EVER, Row};
 use super::run::{self, Run};
 use super::summary::Summary;
@@ -29,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) apart: AtomicI64,
     /// A query found the open partition's index damaged.
     pub(crate) open_damaged: AtomicBool,
-    /// Taken while an index is made again, or partitions are put in or taken out.
+    /// Taken while a run is made, or partitions are put in or taken out. Who has it mends nothing.
     pub(crate) upkeep: Mutex<()>,
 }
 
@@ -110,27 +112,23 @@ impl Shared {
         let Some(source) = partition.source() else {
             return Ok(None);
         };
-        let error = match ask(&source) {
+        let error = match ask_once(partition, &source, &ask) {
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => error,
         };
-        let failed = |what: String| StoreError::Index {
-            partition: partition.name.to_string(),
-            what,
-        };
-        if let Source::Open(_) = source {
+        if let Source::Open(_) = source
+            && !partition.is_closed()
+        {
             // The indexing thread owns it and makes it again.
             self.open_damaged.store(true, Ordering::Release);
-            return Err(failed(error.to_string()));
+            return Err(error);
         }
-        warn!(partition = %partition.name, %error, "damaged index; making it again from the log");
+        warn!(%error, "damaged index; making it again from the log");
         self.mend(partition, &source)?;
-        let Some(source) = partition.source() else {
-            return Ok(None);
-        };
-        ask(&source)
-            .map(Some)
-            .map_err(|error| failed(error.to_string()))
+        match partition.source() {
+            Some(source) => ask_once(partition, &source, ask).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Makes the run of a closed partition again, unless someone else just did.
@@ -143,67 +141,77 @@ impl Shared {
         Ok(())
     }
 
-    /// Is this report known in a partition other than `own`?
-    pub(crate) fn look_up(&self, own: PartitionName, kept: &Kept) -> Result<Known, StoreError> {
-        let others: Vec<_> = self.all().into_iter().filter(|p| p.name != own).collect();
-        let terms = Identity::of(kept, &self.hasher);
+    /// Is this report known in a partition other than `own`? One that cannot be read is taken as not
+    /// known: kept twice, it is found once, as reports of one key are merged.
+    pub(crate) fn look_up(&self, own: PartitionName, kept: &Kept, on_damage: OnDamage) -> Known {
+        let others = self.all().into_iter().filter(|p| p.name != own);
+        let identity = Identity::of(kept, &self.hasher);
         let received = kept.received().as_millisecond();
         let mut apart = 0;
-        for partition in &others {
-            let repeated = self.ask(partition, |source| {
-                let term = (Kind::Report as u8, (terms.report, terms.report));
-                source.find_rows([term], EVER)
-            })?;
-            for (_, row) in repeated.unwrap_or_default() {
-                let found = partition.read(row.place)?;
-                if found.is_some_and(|found| report_key(&found) == terms.key) {
-                    return Ok(Known::Repeated);
+        for partition in others {
+            match self.look_up_in(&partition, &identity, received, on_damage) {
+                Ok(Known::Repeated) => return Known::Repeated,
+                Ok(Known::New { apart: further }) => apart = apart.max(further),
+                Err(error) => {
+                    warn!(partition = %partition.name, %error, "not known whether a report is a retry; it is indexed");
                 }
             }
-            for (kind, hash) in terms.messages() {
-                let rows = self.ask(partition, |source| {
-                    source.find_rows([(kind, (hash, hash))], EVER)
-                })?;
-                for (_, row) in rows.unwrap_or_default() {
-                    apart = apart.max((row.received - received).abs());
+        }
+        Known::New { apart }
+    }
+
+    fn look_up_in(
+        &self,
+        partition: &Partition,
+        identity: &Identity,
+        received: i64,
+        on_damage: OnDamage,
+    ) -> Result<Known, StoreError> {
+        let rows = |kind: u8, hash: u64| {
+            let ask = |source: &Source| source.find_rows([(kind, (hash, hash))], EVER);
+            let rows = match (on_damage, partition.source()) {
+                (OnDamage::Mend, _) => self.ask(partition, ask)?,
+                (OnDamage::PassOver, Some(source)) => Some(ask_once(partition, &source, ask)?),
+                (OnDamage::PassOver, None) => None,
+            };
+            Ok::<_, StoreError>(rows.unwrap_or_default())
+        };
+        for (_, row) in rows(Kind::Report as u8, identity.report)? {
+            match partition.read(row.place) {
+                Ok(Some(found)) if report_key(&found) == identity.key => {
+                    return Ok(Known::Repeated);
                 }
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(%error, "a report of the same key cannot be read; this one is indexed");
+                }
+            }
+        }
+        let mut apart = 0;
+        for (kind, hash) in identity.messages() {
+            for (_, row) in rows(kind, hash)? {
+                apart = apart.max((row.received - received).abs());
             }
         }
         Ok(Known::New { apart })
     }
 
-    /// Makes the run of a closed partition from its log, without sled.
+    /// Makes the run of a closed partition from its log, without sled. Under [`upkeep`](Self::upkeep):
+    /// two that make the same run would write the same file. So it mends no other run on its way.
     pub(crate) fn build_run(&self, partition: &Partition) -> Result<Run, StoreError> {
-        let mut built = Built::new(Position::start_of(partition.number));
-        for event in partition.log.scan(Position::start_of(partition.number)) {
-            match event? {
-                Event::Frame(position, frame) if frame.kind == KIND_REPORT => {
-                    match Kept::decode(&frame.payload) {
-                        Ok(mut kept) => {
-                            read_spilled(&partition.log, &mut kept);
-                            built.add(self, partition.name, &kept, position)?;
-                        }
-                        Err(error) => {
-                            warn!(?position, %error, "a frame that is no report is not indexed");
-                        }
-                    }
+        let start = Position::start_of(partition.number);
+        let end = partition.end();
+        let mut built = Built::new(start);
+        for logged in reports(partition, start, end) {
+            match logged? {
+                Logged::Report(position, kept, _) => {
+                    built.add(self, partition.name, &kept, position)
                 }
-                Event::Frame(..) => {}
-                Event::Damage { position, length } => {
-                    warn!(
-                        ?position,
-                        length, "the report log is damaged; what stood there is lost"
-                    );
-                }
-                Event::Unreadable { position, reason } => {
-                    warn!(
-                        ?position,
-                        reason, "a segment of the report log cannot be read"
-                    );
-                }
+                Logged::Other(_) => {}
+                Logged::Damaged => built.summary.damaged = true,
             }
         }
-        built.summary.end = partition.end();
+        built.summary.end = end;
         let path = self.layout.run(partition.name);
         built.write(&path)?;
         self.widen(built.summary.apart);
@@ -212,6 +220,28 @@ impl Shared {
             what: error.to_string(),
         })
     }
+}
+
+/// What to do with a damaged run that is met on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDamage {
+    /// Make it again. Not under [`Shared::upkeep`].
+    Mend,
+    /// Go on without; a query that meets it has it made again.
+    PassOver,
+}
+
+/// Calls `ask`; a panic of sled counts as damage.
+fn ask_once<T>(
+    partition: &Partition,
+    source: &Source,
+    ask: impl Fn(&Source) -> Result<T, IndexError>,
+) -> Result<T, StoreError> {
+    let asked = caught(|| ask(source)).unwrap_or_else(|text| Err(IndexError::Panicked(text)));
+    asked.map_err(|error| StoreError::Index {
+        partition: partition.name.to_string(),
+        what: error.to_string(),
+    })
 }
 
 /// Hashes of what tells reports and messages apart.
@@ -254,17 +284,22 @@ pub(crate) fn look_up_open(
     hasher: &TermHasher,
 ) -> Known {
     let identity = Identity::of(kept, hasher);
-    if open.first(Kind::Report as u8, identity.report).is_some() {
+    if open.received(Kind::Report as u8, identity.report).is_some() {
         return Known::Repeated;
     }
     let received = kept.received().as_millisecond();
     let apart = identity
         .messages()
-        .filter_map(|(kind, hash)| open.first(kind, hash))
-        .map(|(_, first)| (first - received).abs());
+        .filter_map(|(kind, hash)| open.received(kind, hash))
+        .map(|range| distance(range, received));
     Known::New {
         apart: apart.max().unwrap_or(0),
     }
+}
+
+/// How far a time is at most from others between these.
+fn distance((earliest, latest): (i64, i64), time: i64) -> i64 {
+    (time - earliest).abs().max((time - latest).abs())
 }
 
 /// A run in the making, in memory: about 400 octets a report.
@@ -272,7 +307,8 @@ struct Built {
     entries: Vec<Entry>,
     rows: Vec<Row>,
     seen: HashSet<ReportKey>,
-    messages: std::collections::HashMap<(u8, u64), i64>,
+    /// The earliest and the latest `received` under what reports of a message have in common.
+    messages: HashMap<(u8, u64), (i64, i64)>,
     summary: Summary,
 }
 
@@ -282,26 +318,20 @@ impl Built {
             entries: Vec::new(),
             rows: Vec::new(),
             seen: HashSet::new(),
-            messages: std::collections::HashMap::new(),
+            messages: HashMap::new(),
             summary: Summary::new(start),
         }
     }
 
-    fn add(
-        &mut self,
-        shared: &Shared,
-        name: PartitionName,
-        kept: &Kept,
-        position: Position,
-    ) -> Result<(), StoreError> {
-        let known = shared.look_up(name, kept)?;
+    fn add(&mut self, shared: &Shared, name: PartitionName, kept: &Kept, position: Position) {
+        let known = shared.look_up(name, kept, OnDamage::PassOver);
         let Known::New { apart } = known else {
             self.summary.repeated += 1;
-            return Ok(());
+            return;
         };
         if !self.seen.insert(report_key(kept)) {
             self.summary.repeated += 1;
-            return Ok(());
+            return;
         }
         self.summary.apart = self.summary.apart.max(apart);
         let ordinal = self.summary.reports;
@@ -321,8 +351,9 @@ impl Built {
         }
         shared.hasher.terms(kept, push);
         for message in Identity::of(kept, &shared.hasher).messages() {
-            let first = *self.messages.entry(message).or_insert(received);
-            self.summary.apart = self.summary.apart.max((first - received).abs());
+            let range = self.messages.entry(message).or_insert((received, received));
+            self.summary.apart = self.summary.apart.max(distance(*range, received));
+            *range = (range.0.min(received), range.1.max(received));
         }
         self.rows.push(Row {
             place: position.packed(),
@@ -330,7 +361,6 @@ impl Built {
             alone: false,
         });
         self.summary.add(kept);
-        Ok(())
     }
 
     fn write(&mut self, path: &std::path::Path) -> Result<(), StoreError> {
@@ -359,6 +389,8 @@ pub(crate) struct Applied {
     pub(crate) ready: bool,
     /// Frames taken from the committer since the start.
     pub(crate) frames: u64,
+    /// Why the index cannot be made for now. It is tried again.
+    pub(crate) trouble: Option<String>,
     /// The thread has ended, and why.
     pub(crate) ended: Option<String>,
 }
@@ -420,9 +452,10 @@ impl Applied {
         if self.ready && self.frames >= frames {
             return Ok(true);
         }
-        match &self.ended {
-            Some(why) => Err(StoreError::Closed(why.clone())),
-            None => Ok(false),
+        match (&self.ended, &self.trouble) {
+            (Some(why), _) => Err(StoreError::Closed(why.clone())),
+            (None, Some(why)) => Err(StoreError::Unavailable(why.clone())),
+            (None, None) => Ok(false),
         }
     }
 }

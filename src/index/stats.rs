@@ -83,10 +83,11 @@ impl Store {
                 continue;
             };
             let summary = source.summary();
-            let (state, index_octets) = match &source {
-                Source::Open(open) => ("open", open.octets()),
-                Source::Run(run) => ("sealed", run.octets()),
+            let state = match &source {
+                Source::Open(_) => "open",
+                Source::Run(_) => "sealed",
             };
+            let index_octets = source.octets();
             let time = |ms| Timestamp::from_millisecond(ms).ok();
             let log_octets = partition.log.octets(partition.number);
             stats.reports += u64::from(summary.reports);

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::commit::{CommitError, Committer, Pending};
 use super::error::StoreError;
 use super::frame::{KIND_RECIPIENTS, KIND_REPORT, Kept, encode_spilled};
 use super::identity::record_id;
-use super::indexer::Indexer;
+use super::indexer::{Indexer, current_partition};
 use super::key::TermHasher;
-use super::log::{self, Frame, Log, Position};
+use super::log::{self, Frame, Position};
 use super::marker::Marker;
 use super::partition::{Layout, PartitionName};
 use super::query::Query;
@@ -102,8 +102,12 @@ pub(crate) struct Upkeep {
 #[derive(Debug, Clone, Copy)]
 struct Filling {
     partition: u32,
+    /// Taken since the start.
     reports: u64,
+    /// When its first report came.
     first: Option<Timestamp>,
+    /// The latest arrival of all: a report from the quarantine may have arrived long before.
+    latest: Timestamp,
 }
 
 impl Store {
@@ -114,23 +118,28 @@ impl Store {
     ///
     /// [`StoreError`]: the directory is in use, cannot be written, or is of a newer version.
     pub fn open(options: Options) -> Result<Self, StoreError> {
-        let layout = Layout::new(&options.path);
-        for directory in [layout.log(), layout.index()] {
-            create_dir_durable(&directory).map_err(StoreError::io(&directory))?;
+        // On a full disk only a directory that is not there yet is in the way.
+        if !options.path.is_dir() {
+            create_dir_durable(&options.path).map_err(StoreError::io(&options.path))?;
         }
-        let lock = DirectoryLock::acquire(&layout.log())?;
+        let lock = DirectoryLock::acquire(&options.path)?;
+        Self::open_locked(options, lock)
+    }
+
+    /// Writes nothing: that is for the threads, which try as long as the disk is full.
+    fn open_locked(options: Options, lock: DirectoryLock) -> Result<Self, StoreError> {
+        let layout = Layout::new(&options.path);
         let hasher = TermHasher::new(&options.key.derive("index terms"));
-        let marker = Marker::take(&layout, &hasher)?;
+        let marker = Marker::new(&hasher);
         let log = Arc::new(log::open(&layout.log())?);
-        let current = current_partition(&log, &layout);
-        let end = log.end();
+        let current = current_partition(log.end(), &layout);
         let (committer, feed) =
             Committer::start(Arc::clone(&log), current).map_err(StoreError::io(&options.path))?;
         let shared = Arc::new(Shared::new(layout, hasher));
         let indexer = Indexer::new(Arc::clone(&shared), Arc::clone(&log), marker);
         let thread = std::thread::Builder::new()
             .name("index".to_owned())
-            .spawn(move || indexer.run(current, end, &feed))
+            .spawn(move || indexer.run(&feed))
             .map_err(StoreError::io(&options.path))?;
         Ok(Self {
             shared,
@@ -143,6 +152,7 @@ impl Store {
                     partition: current,
                     reports: 0,
                     first: None,
+                    latest: Timestamp::MIN,
                 }),
             }),
         })
@@ -215,11 +225,12 @@ impl Store {
         self.search(&query).next().transpose()
     }
 
-    /// The records with this Message-ID, newest first. Blocks.
+    /// The records with this Message-ID, newest first. Blocks. A report that cannot be read is a problem
+    /// of the records that were found without it.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]: the index has ended or cannot be read.
+    /// [`StoreError`]: the index has ended or cannot be read, or nothing of the message can.
     pub fn by_message_id(
         &self,
         tenant: Option<&TenantName>,
@@ -230,53 +241,77 @@ impl Store {
             message_id: Some(id.clone()),
             ..Query::default()
         };
-        self.search(&query).collect()
+        let (mut records, mut errors) = (Vec::new(), Vec::new());
+        for found in self.search(&query) {
+            match found {
+                Ok(record) => records.push(record),
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.pop() {
+            Some(error) if records.is_empty() => Err(error),
+            None => Ok(records),
+            Some(error) => {
+                let problem = format!("a report with this Message-ID cannot be read: {error}");
+                for record in &mut records {
+                    record.problems.push(problem.clone());
+                }
+                Ok(records)
+            }
+        }
     }
 
     /// Takes note of a committed report, and closes the partition if it is full or old.
     fn count(&self, position: Position, arrived: Timestamp) {
         let mut filling = lock(&self.upkeep.filling);
+        filling.latest = filling.latest.max(arrived);
         if position.partition > filling.partition {
-            *filling = Filling {
-                partition: position.partition,
-                reports: 0,
-                first: None,
-            };
+            filling.partition = position.partition;
+            filling.reports = 0;
+            filling.first = None;
         }
-        if position.partition < filling.partition {
-            return;
-        }
-        // What was there at the start is known once it is indexed.
-        if filling.reports == 0
-            && let Some(partition) = self
-                .shared
-                .partition(PartitionName::Live(position.partition))
-            && let Some(source) = partition.source()
-        {
-            let (reports, arrived) = source.with_summary(|s| (s.reports, s.arrived));
-            filling.reports = reports.into();
-            filling.first = arrived.and_then(|(first, _)| Timestamp::from_millisecond(first).ok());
-        }
-        filling.reports += 1;
-        let first = *filling.first.get_or_insert(arrived);
-        let age = arrived.duration_since(first).unsigned_abs();
-        if filling.reports >= self.options.partition_reports || age >= self.options.partition_age {
-            self.committer.rotate(filling.partition + 1);
+        if position.partition == filling.partition {
+            filling.reports += 1;
+            filling.first = filling.first.or(Some(filling.latest));
+            self.close_full_partition(&mut filling);
         }
     }
 
     /// Closes the open partition if its first report is old: for a feed that is silent.
     pub(crate) fn close_old_partition(&self, now: Timestamp) {
-        let newest = self.shared.all().into_iter().next_back();
-        if let Some(partition) = newest
-            && let PartitionName::Live(number) = partition.name
-            && let Some(super::partition::Source::Open(open)) = partition.source()
-            && let Some((first, _)) = open.summary().arrived
-            && let Ok(first) = Timestamp::from_millisecond(first)
-            && now.duration_since(first).unsigned_abs() >= self.options.partition_age
-        {
-            self.committer.rotate(number + 1);
+        let mut filling = lock(&self.upkeep.filling);
+        filling.latest = filling.latest.max(now);
+        self.close_full_partition(&mut filling);
+    }
+
+    fn close_full_partition(&self, filling: &mut Filling) {
+        // What was there at the start is known once it is indexed.
+        let (before, first) = self.indexed(filling.partition);
+        filling.first = filling.first.into_iter().chain(first).min();
+        let age = filling.first.map_or(SignedDuration::ZERO, |first| {
+            filling.latest.duration_since(first)
+        });
+        let old = age.is_positive() && age.unsigned_abs() >= self.options.partition_age;
+        if filling.reports.max(before) >= self.options.partition_reports || old {
+            self.committer.rotate(filling.partition + 1);
         }
+    }
+
+    /// How many reports of a partition are indexed, and when the first of them came at the earliest.
+    fn indexed(&self, number: u32) -> (u64, Option<Timestamp>) {
+        let Some(partition) = self.shared.partition(PartitionName::Live(number)) else {
+            return (0, None);
+        };
+        let Some(source) = partition.source() else {
+            return (0, None);
+        };
+        let (reports, arrived) = source.with_summary(|s| (s.reports, s.arrived));
+        let first = arrived.and_then(|(first, last)| {
+            // None came before the partition was made; some only arrived elsewhere before.
+            let made = partition.first_segment()?.as_millisecond();
+            Timestamp::from_millisecond(made.min(last).max(first)).ok()
+        });
+        (reports.into(), first)
     }
 
     /// Frames that are committed and not yet indexed.
@@ -296,26 +331,13 @@ impl Store {
     ///
     /// As [`open`](Self::open), and what went wrong on the way.
     pub fn reindex(options: Options) -> Result<super::Stats, StoreError> {
-        let layout = Layout::new(&options.path);
-        create_dir_durable(&layout.log()).map_err(StoreError::io(&layout.log()))?;
-        {
-            let _lock = DirectoryLock::acquire(&layout.log())?;
-            super::seal::remove_open(&layout.index())?;
-        }
-        let store = Self::open(options)?;
+        let lock = DirectoryLock::acquire(&options.path)?;
+        super::seal::remove_open(&Layout::new(&options.path).index())?;
+        let store = Self::open_locked(options, lock)?;
         store.shared.progress.wait(0)?;
         let stats = store.stats();
         store.close();
         Ok(stats)
-    }
-}
-
-/// Where frames go: the newest partition, or the one after it if that was sealed.
-fn current_partition(log: &Log, layout: &Layout) -> u32 {
-    match log.partitions().last() {
-        None => 1,
-        Some(newest) if layout.run(PartitionName::Live(*newest)).exists() => newest + 1,
-        Some(newest) => *newest,
     }
 }
 

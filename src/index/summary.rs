@@ -20,6 +20,8 @@ pub(crate) struct Summary {
     pub(crate) arrived: Option<(i64, i64)>,
     /// The furthest that two reports of one message were found apart in `received`, in milliseconds.
     pub(crate) apart: i64,
+    /// Something in the log could not be read: nobody knows how old it was.
+    pub(crate) damaged: bool,
     /// Whose reports they are.
     pub(crate) tenants: Vec<TenantName>,
     /// The log is indexed up to here.
@@ -36,6 +38,7 @@ impl Summary {
             received: None,
             arrived: None,
             apart: 0,
+            damaged: false,
             tenants: Vec::new(),
             end,
         }
@@ -64,6 +67,7 @@ impl Summary {
             out.raw(&last.to_le_bytes());
         }
         out.raw(&self.apart.to_le_bytes());
+        out.octet(self.damaged.into());
         out.number(self.end.partition.into());
         out.number(self.end.segment.into());
         out.number(self.end.offset);
@@ -88,6 +92,7 @@ impl Summary {
         };
         let (received, arrived) = (range()?, range()?);
         let apart = i64::from_le_bytes(from.array("apart")?);
+        let damaged = from.octet("damaged")? == 1;
         let end = Position {
             partition: narrow(from.number("partition")?)?,
             segment: narrow(from.number("segment")?)?,
@@ -104,13 +109,14 @@ impl Summary {
             received,
             arrived,
             apart,
+            damaged,
             tenants,
             end,
         })
     }
 }
 
-fn widen(range: &mut Option<(i64, i64)>, value: i64) {
+pub(crate) fn widen(range: &mut Option<(i64, i64)>, value: i64) {
     let (first, last) = range.unwrap_or((value, value));
     *range = Some((first.min(value), last.max(value)));
 }
