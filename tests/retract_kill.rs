@@ -53,12 +53,18 @@ impl Phish {
         }
     }
 
-    /// Starts to retract it; the job.
-    fn retract(&self, service: &Serving<'_>) -> String {
+    /// Starts to retract it; the job, or why not.
+    fn try_retract(&self, service: &Serving<'_>) -> Result<String, String> {
         let started = service.run(&["--json", "retract", "--yes", &self.message_id]);
-        assert_eq!(started.code, 0, "{}", started.stderr);
+        if started.code != 0 {
+            return Err(started.stderr);
+        }
         let started: Value = serde_json::from_str(&started.stdout).unwrap();
-        started["job"].as_str().unwrap().to_owned()
+        Ok(started["job"].as_str().unwrap().to_owned())
+    }
+
+    fn retract(&self, service: &Serving<'_>) -> String {
+        self.try_retract(service).unwrap()
     }
 
     async fn wait_for_moves(&self, moves: u64) {
@@ -127,9 +133,17 @@ async fn killed_at_several_instants_a_job_ends_whole() {
     phish.check(&service.unwrap(), &job);
 }
 
+/// When a log begins to fail.
+enum Fault {
+    /// The audit log takes that the job was asked for, and then nothing.
+    AtFirstIntent,
+    /// With this fault, when copies are being moved.
+    AfterOneMove(&'static str),
+}
+
 /// While a log of the job cannot be written nothing is moved that the audit log does not announce;
 /// when it can be written again, the job goes on.
-async fn logs_fail(fault: &str, kill: bool) {
+async fn logs_fail(fault: Fault, kill: bool) {
     let disk = Disk::new();
     let phish = Phish::deliver(Some(&disk)).await;
     let serve = || {
@@ -138,9 +152,22 @@ async fn logs_fail(fault: &str, kill: bool) {
         phish.site.started(command)
     };
     let mut service = serve();
-    let job = phish.retract(&service);
-    phish.wait_for_moves(1).await;
-    disk.fail(fault);
+    let (job, fault) = match fault {
+        Fault::AtFirstIntent => {
+            let faults = (1..50).map(|nth| format!("write {nth} ENOSPC 0 /audit/"));
+            let started = faults.map(|fault| {
+                disk.fail(&fault);
+                Some((phish.try_retract(&service).ok()?, fault))
+            });
+            started.flatten().next().expect("a job begins")
+        }
+        Fault::AfterOneMove(fault) => {
+            let job = phish.retract(&service);
+            phish.wait_for_moves(1).await;
+            disk.fail(fault);
+            (job, fault.to_owned())
+        }
+    };
     service.wait_for("a retraction job waits for its logs");
     if kill {
         drop(service);
@@ -168,15 +195,20 @@ async fn logs_fail(fault: &str, kill: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_log_that_fails_in_mid_job_stops_the_moves() {
-    logs_fail("write 1 ENOSPC 0 /audit/", false).await;
+    for fault in [
+        Fault::AtFirstIntent,
+        Fault::AfterOneMove("write 1 ENOSPC 0 /audit/"),
+    ] {
+        logs_fail(fault, false).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_log_that_fails_in_mid_job_stops_the_moves() {
-    logs_fail("sync 1 EIO 0 /state/", false).await;
+    logs_fail(Fault::AfterOneMove("sync 1 EIO 0 /state/"), false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_the_audit_log_fails_a_job_ends_whole() {
-    logs_fail("sync 1 EIO 0 /audit/", true).await;
+    logs_fail(Fault::AfterOneMove("sync 1 EIO 0 /audit/"), true).await;
 }

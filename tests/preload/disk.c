@@ -9,7 +9,7 @@
  *
  * OPERATION: write (half of the octets are written, the next write to the file fails), sync (fsync or
  * fdatasync), dirsync (those of directories alone), open (making a file), truncate, rename (or a hard
- * link), mkdir, unlink (or removing a directory), read; call: any of these but read, counted together.
+ * link), mkdir (of one that is not there), unlink (or removing a directory), read; call: any of these but read, counted together.
  * TIMES: how many calls fail, 1 if missing; 0: all from then on. PATH: only calls whose path below the
  * directory has this in it. ERROR: EIO, ENOSPC, EDQUOT; KILL: the program is killed there. Each failed
  * call adds an octet to $DISK_CONTROL.met. After a failed sync what was not written is lost, although
@@ -662,7 +662,8 @@ int openat64(int at, const char *path, int flags, ...)
 int mkdir(const char *path, mode_t mode)
 {
 	struct stat facts;
-	if (fails(MKDIR, path))
+	/* What exists is told to exist, full disk or not. */
+	if (lstat(path, &facts) && fails(MKDIR, path))
 		return -1;
 	if (!power)
 		return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
