@@ -18,6 +18,7 @@ mod cli_serve;
 mod cli_serving;
 mod cli_usage;
 mod config;
+mod crash_faults;
 mod crash_service;
 mod crash_support;
 mod durability;
