@@ -93,11 +93,10 @@ impl FromStr for Address {
             return Err(AddressError::TooLong);
         }
         // Nearly all are of this kind, and a report may name 100,000.
-        if text
-            .bytes()
-            .all(|octet| octet.is_ascii_graphic() && octet != b'"')
-        {
-            return match text.rfind('@') {
+        // Without an early end, so that many octets are looked at together.
+        let plain = |octet: u8| octet.is_ascii_graphic() & (octet != b'"');
+        if text.bytes().fold(true, |all, octet| all & plain(octet)) {
+            return match memchr::memrchr(b'@', text.as_bytes()) {
                 None => Err(AddressError::NoAt),
                 Some(at) if at == 0 || at + 1 == text.len() => Err(AddressError::EmptySide),
                 Some(_) => Ok(Self(text.into())),

@@ -81,11 +81,12 @@ impl Record {
             .or_else(|| reports.iter().position(|kept| kept.inner.present))
             .unwrap_or(0);
         let received = reports.first()?.received();
-        let mut record = Self::head(reports.get(head)?, received);
+        let ids: Vec<RecordId> = reports.iter().map(record_id).collect();
+        let mut record = Self::head(reports.get(head)?, *ids.get(head)?, received);
         // No report gives a recipient twice.
         let mut united = (reports.len() > 1).then(IndexSet::new);
-        for kept in reports {
-            record.take(kept, &mut united);
+        for (kept, id) in reports.into_iter().zip(ids) {
+            record.take(kept, id, &mut united);
         }
         if let Some(united) = united {
             record.recipients = united.into_iter().collect();
@@ -96,11 +97,11 @@ impl Record {
     }
 
     /// What the leading report says, without what is united later.
-    fn head(kept: &Kept, received: Timestamp) -> Self {
+    fn head(kept: &Kept, id: RecordId, received: Timestamp) -> Self {
         let (envelope, inner) = (&kept.envelope, &kept.inner);
         let message_id = envelope.message_id.as_ref().or(inner.message_id.as_ref());
         Self {
-            id: record_id(kept),
+            id,
             ids: Vec::new(),
             tenant: kept.tenant.clone(),
             region: kept.region.clone(),
@@ -126,11 +127,11 @@ impl Record {
     }
 
     /// Takes in one report more, its recipients among the united ones unless it is the only report.
-    fn take(&mut self, kept: Kept, united: &mut Option<IndexSet<Recipient>>) {
+    fn take(&mut self, kept: Kept, id: RecordId, united: &mut Option<IndexSet<Recipient>>) {
         self.reports += 1;
         let (first, last) = self.arrivals;
         self.arrivals = (first.min(kept.arrived), last.max(kept.arrived));
-        add(&mut self.ids, record_id(&kept));
+        add(&mut self.ids, id);
         let ids = [&kept.envelope.message_id, &kept.inner.message_id];
         for id in ids.into_iter().flatten() {
             add(&mut self.message_ids, id.clone());

@@ -1,13 +1,13 @@
 //! The rows of a partition: for each ordinal where the report stands and when its message was received.
 //!
-//! They are kept in chunks of 256 with a CRC-32. The span of times of each chunk is in memory, so that
+//! They are kept in chunks of 64 with a CRC-32. The span of times of each chunk is in memory, so that
 //! a query of some hours reads no chunk of other ones.
 
 use super::block::checked;
 use super::codec::DecodeError;
 
 /// Rows in a chunk; the last one of a batch has fewer.
-pub(crate) const CHUNK_ROWS: usize = 256;
+pub(crate) const CHUNK_ROWS: usize = 64;
 /// Octets of a full chunk.
 pub(crate) const CHUNK_OCTETS: usize = CHUNK_ROWS * ROW_OCTETS + 4;
 /// Every time.

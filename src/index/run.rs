@@ -3,7 +3,7 @@
 //! ```text
 //! magic, format          16 octets
 //! blocks                 sorted entries, packed (see `block`)
-//! rows                   chunks of 256 rows (see `rows`)
+//! rows                   chunks of 64 rows (see `rows`)
 //! spans                  for each chunk: the earliest and the latest time in it
 //! fences                 for each block: kind, hash of its first entry, offset
 //! filter                 Bloom filter of the rare kinds
@@ -32,7 +32,7 @@ use crate::segment::fsync_dir;
 
 const MAGIC: &[u8; 8] = b"CLAWBRUN";
 /// Layout of a run that this version writes and reads. An older or newer run is made again.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const HEAD_OCTETS: u64 = 16;
 /// Offset, length and checksum of a part.
 const PART_OCTETS: usize = 20;

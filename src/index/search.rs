@@ -214,28 +214,26 @@ impl Search {
             .collect()
     }
 
-    /// The term of a tenant with the fewest entries; `None`: there is no term, or time is better.
+    /// The term of a tenant with the fewest entries; `None`: there is no term. Time is no better than
+    /// any: of a term's reports only those of the time are read, and an entry costs next to nothing.
     fn driver(&self, tenant: &crate::mail::TenantName) -> Result<Option<(u8, u64)>, StoreError> {
         let terms = self.query.terms(&self.shared.hasher, tenant);
         let Some((kind, hash)) = terms.first() else {
             return Ok(None);
         };
-        if Kind::is_rare(*kind as u8) || (terms.len() == 1 && self.bounds == (i64::MIN, i64::MAX)) {
-            return Ok(Some((*kind as u8, *hash)));
-        }
         // One with a single entry or so costs less than knowing which is best.
-        let mut best = (
-            self.estimate(Kind::Time as u8, time_range(self.bounds))?,
-            None,
-        );
+        let mut best = (*kind as u8, *hash);
+        if Kind::is_rare(best.0) || terms.len() == 1 {
+            return Ok(Some(best));
+        }
+        let mut fewest = u64::MAX;
         for (kind, hash) in terms {
-            let kind = kind as u8;
-            let count = self.estimate(kind, (hash, hash))?;
-            if count <= best.0 && (count < best.0 || best.1.is_none()) {
-                best = (count, Some((kind, hash)));
+            let count = self.estimate(kind as u8, (hash, hash))?;
+            if count < fewest {
+                (fewest, best) = (count, (kind as u8, hash));
             }
         }
-        Ok(best.1)
+        Ok(Some(best))
     }
 
     fn estimate(&self, kind: u8, range: (u64, u64)) -> Result<u64, StoreError> {
@@ -358,13 +356,17 @@ impl Search {
         let mut unreadable = Vec::new();
         let mut queue: VecDeque<Gathered> = self.read(candidate)?.into_iter().collect();
         while let Some(report) = queue.pop_front() {
+            let near = self.near(report.candidate);
+            if near.is_empty() {
+                gathered.push(report);
+                continue;
+            }
             let kept = &report.kept;
             let network = kept.inner.network_message_id.as_ref();
             let network =
                 network.map(|id| (Kind::NetworkMessageId, id.to_lowercase().into_bytes()));
             let record = (Kind::Record, record_id(kept).octets().to_vec());
             let tenant = kept.tenant.clone();
-            let found = report.candidate;
             gathered.push(report);
             for (kind, value) in [Some(record), network].into_iter().flatten() {
                 let term = (kind as u8, value);
@@ -372,7 +374,7 @@ impl Search {
                     continue;
                 }
                 let hash = self.shared.hasher.hash(&tenant, &term.1);
-                for other in self.look_up((term.0, hash), found)? {
+                for other in self.look_up((term.0, hash), &near)? {
                     let known = |had: &Gathered| {
                         had.candidate.view == other.view && had.candidate.ordinal == other.ordinal
                     };
@@ -397,21 +399,24 @@ impl Search {
         Ok(gathered)
     }
 
-    /// Other reports under a term that reports of one message share, and that this one has.
+    /// The views that can hold other reports of a report's message.
+    fn near(&self, of: Candidate) -> Vec<usize> {
+        let mut near = self.views_in((
+            of.received.saturating_sub(self.apart),
+            of.received.saturating_add(self.apart),
+        ));
+        near.retain(|view| !(of.alone && *view == of.view));
+        near
+    }
+
+    /// Reports in these views under a term that reports of one message share.
     fn look_up(
         &self,
         (kind, hash): (u8, u64),
-        of: Candidate,
+        views: &[usize],
     ) -> Result<Vec<Candidate>, StoreError> {
-        let near = (
-            of.received.saturating_sub(self.apart),
-            of.received.saturating_add(self.apart),
-        );
         let mut found = Vec::new();
-        for position in self.views_in(near) {
-            if of.alone && position == of.view {
-                continue;
-            }
+        for &position in views {
             let Some(view) = self.views.get(position) else {
                 continue;
             };

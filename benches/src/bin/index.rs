@@ -330,7 +330,7 @@ fn scan(store: &Store) {
     );
 }
 
-fn open(root: &Path, now: Timestamp, what: &str) -> Store {
+fn open(root: &Path, what: &str) -> Store {
     let before = Instant::now();
     let store = Store::open(options(root)).expect("open");
     let opened = before.elapsed();
@@ -355,7 +355,7 @@ fn main() {
     let now = received_at_arrival(all, all);
     if !loaded {
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
-        let store = open(&root, now, "new");
+        let store = open(&root, "new");
         let (before, cpu_before) = (Instant::now(), cpu());
         runtime.block_on(load(&store, all));
         let committed = before.elapsed();
@@ -380,7 +380,7 @@ fn main() {
             (cpu() - making).as_micros() as f64 / all.min(100_000) as f64
         );
     }
-    let store = open(&root, now, "again");
+    let store = open(&root, "again");
     let stats = store.stats();
     let (log, index) = stats.partitions.iter().fold((0, 0), |(log, index), p| {
         (log + p.log_octets, index + p.index_octets)
@@ -412,7 +412,7 @@ fn main() {
     let text = std::fs::read_to_string(&marker).expect("marker");
     let head = text.lines().next().unwrap_or_default();
     std::fs::write(&marker, format!("{head}\nanother-boot\nopen\n")).expect("marker");
-    open(&root, now, "after a loss of power").close();
+    open(&root, "after a loss of power").close();
     if !loaded {
         expire(&root, now);
     }
