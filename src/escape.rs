@@ -97,20 +97,28 @@ impl Formatter for Careful {
     where
         W: ?Sized + io::Write,
     {
-        if is_plain(fragment) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        let mut rest = fragment;
-        while let Some((at, character)) = rest.char_indices().find(|(_, c)| acts(*c)) {
-            let (before, after) = rest.split_at(at);
-            writer.write_all(before.as_bytes())?;
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = after.get(character.len_utf8()..).unwrap_or_default();
-        }
-        writer.write_all(rest.as_bytes())
+        writer.write_all(in_json(fragment).as_bytes())
     }
+}
+
+/// JSON text without any character that acts: each becomes a `\u` escape, and the value stays the same.
+/// The text is JSON already; characters that act can only be within its strings then.
+pub fn in_json(text: &str) -> Cow<'_, str> {
+    if is_plain(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if !acts(character) {
+            escaped.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 fn push_plain(into: &mut String, character: char) {

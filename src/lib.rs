@@ -2,7 +2,7 @@
 //!
 //! Exchange Online journals every message to it over SMTP; clawback remembers who received what, and
 //! when a message turns out to be bad, finds each copy through Microsoft Graph, moves it out of
-//! reach, proves that it did, and can put it back.
+//! reach, and proves that it did.
 //!
 //! ```text
 //! receive   EXO --SMTP/TLS--> session --> journal report --> commit --> 250 --> index

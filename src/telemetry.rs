@@ -2,8 +2,9 @@
 //!
 //! Logs go to journald when the service manager connected us to it (`JOURNAL_STREAM`), else to
 //! stderr: text on a terminal, JSON otherwise. Metrics are kept in the process and rendered in the
-//! Prometheus text format when somebody asks. No subject, body or secret is logged at any level;
-//! what a stranger wrote is logged escaped.
+//! Prometheus text format when somebody asks. No subject, body or secret is logged at any level.
+//! What a stranger wrote is escaped here, on its way out, whoever logged it; in journald a value is a
+//! field of its own, with its length, and can forge nothing.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -11,9 +12,13 @@ use std::sync::OnceLock;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::{MakeWriter, format};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use crate::escape;
 
 /// Names of the metrics. What each says stands in [`METRICS`].
 pub mod metric {
@@ -224,20 +229,71 @@ impl Verbosity {
 pub fn start_logs(verbosity: Verbosity) {
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journald() {
         Some(layer) => layer,
-        None if io::stderr().is_terminal() => fmt::layer()
-            .with_writer(io::stderr)
-            .with_target(false)
-            .boxed(),
-        None => fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_writer(io::stderr)
-            .boxed(),
+        None if io::stderr().is_terminal() => text(io::stderr),
+        None => json(io::stderr),
     };
     let layer = layer.with_filter(verbosity.filter());
     // An error says that logging was started before.
     drop(tracing_subscriber::registry().with(layer).try_init());
+}
+
+type Logs = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Text for a terminal.
+fn text(out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Logs {
+    let fields = format::debug_fn(|out, field, value| {
+        let value = format!("{value:?}");
+        let value = escape::plain(&value);
+        match field.name() {
+            "message" => write!(out, "{value}"),
+            name => write!(out, "{name}={value}"),
+        }
+    });
+    fmt::layer()
+        .fmt_fields(fields.delimited(" "))
+        .with_writer(out)
+        .with_target(false)
+        .boxed()
+}
+
+/// A JSON object a line.
+fn json(out: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> Logs {
+    fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_writer(JsonLines(out))
+        .boxed()
+}
+
+/// Makes writers of JSON lines.
+struct JsonLines<M>(M);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for JsonLines<M> {
+    type Writer = JsonLine<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        JsonLine(self.0.make_writer())
+    }
+}
+
+/// Escapes what the JSON formatter leaves as it is: C1, bidirectional and invisible characters. It is given
+/// one line a call.
+struct JsonLine<W>(W);
+
+impl<W: io::Write> io::Write for JsonLine<W> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(octets);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let mut escaped = escape::in_json(line).into_owned();
+        escaped.push('\n');
+        self.0.write_all(escaped.as_bytes())?;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The layer that writes to journald, if systemd connected our stderr to it.
@@ -295,8 +351,53 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// However it is logged: as a text, shown, or in the message itself.
+    #[test]
+    fn nothing_in_the_log_acts() {
+        let stranger = "a\u{1b}[2Jb\nforged=line\u{202e}c\u{9b}d\u{200b}e";
+        for style in ["text", "json"] {
+            let kept = Kept::default();
+            let writer = kept.clone();
+            let out = move || writer.clone();
+            let layer = if style == "text" {
+                text(out)
+            } else {
+                json(out)
+            };
+            let subscriber = tracing_subscriber::registry().with(layer);
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(shown = %stranger, quoted = ?stranger, text = stranger, "said {stranger}");
+            });
+            let log = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(log.lines().count(), 1, "{style}: {log:?}");
+            let line = log.trim_end().replace("\u{1b}[2m", "");
+            let line = line.replace("\u{1b}[0m", "").replace("\u{1b}[31m", "");
+            assert_eq!(escape::plain(&line), line, "{style}");
+            assert_eq!(line.matches("forged").count(), 4, "{style}: {line}");
+            if style == "json" {
+                let value: serde_json::Value = serde_json::from_str(&log).unwrap();
+                assert_eq!(value["shown"], stranger);
+            }
+        }
+    }
 
     #[test]
     fn names_are_unique_and_well_formed() {

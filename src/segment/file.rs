@@ -22,7 +22,7 @@ pub const HEADER_OCTETS: u64 = SECOND_COPY + COPY_OCTETS as u64;
 /// Octets of one copy of the header.
 const COPY_OCTETS: usize = 512;
 /// Octets read for a frame before its length is known: most reports are shorter.
-const FIRST_READ: usize = 1024;
+const FIRST_READ: usize = 4096;
 /// Where the second copy stands: a disk reads and fails by pages of this many octets.
 const SECOND_COPY: u64 = 4096;
 /// Zeros between the two.

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clawback_benches::report::{Generator, Size};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 #[derive(Clone)]
@@ -202,7 +204,7 @@ async fn connection(
         generator.next_into(&mut content);
         if let Some(rate) = options.rate {
             let due = started + Duration::from_secs_f64(turn as f64 / rate);
-            tokio::time::sleep_until(due.into()).await;
+            until(due).await;
         }
         loop {
             if client.is_none() {
@@ -243,6 +245,28 @@ async fn connection(
         let _ = open.command("QUIT\r\n").await;
     }
     (latencies, refused, octets)
+}
+
+/// Waits for a moment, to some microseconds: tokio's own timers know whole milliseconds only, and everything that
+/// falls due within one would be sent at once.
+async fn until(due: Instant) {
+    let wait = due.saturating_duration_since(Instant::now());
+    if wait.is_zero() {
+        return;
+    }
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags).unwrap();
+    let spec = |seconds, nanoseconds| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
+    let value = Itimerspec {
+        it_interval: spec(0, 0),
+        it_value: spec(wait.as_secs() as i64, wait.subsec_nanos().into()),
+    };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &value).unwrap();
+    let timer = AsyncFd::register_with_interest(timer, Interest::READABLE).unwrap();
+    drop(timer.readable().await.unwrap());
 }
 
 fn main() {
