@@ -1,7 +1,7 @@
 //! The Graph client against the simulated tenant over HTTPS, by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clawback::graph::api::{MailboxId, Request, Scope};
@@ -12,6 +12,8 @@ use clawback::graph::pace::Backoff;
 use clawback::mail::TenantName;
 use clawback_tenant::{Conduct, Fault, FaultKind, Scope as Sort, SignIn, Tenant};
 use zeroize::Zeroizing;
+
+use crate::support::{Log, alone};
 
 #[expect(clippy::disallowed_methods, reason = "the driver of this test")]
 const CLOCK: Clock = Clock {
@@ -228,34 +230,13 @@ async fn only_the_given_authority_is_trusted_for_a_private_host() {
     assert_eq!(tenant.counts().tokens, 0);
 }
 
-/// Everything that any crate logs while it lives, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn nothing_prints_the_secret_or_the_token() {
+    if !alone("graph_client::nothing_prints_the_secret_or_the_token") {
+        return;
+    }
+    let log = Log::start();
     let tenant = tenant(|_| {}).await;
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    // With a single dispatcher in the process, tracing asks the thread that first meets a callsite, and another
-    // test's thread has none: a second one makes it ask them all.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let guard = tracing::subscriber::set_default(subscriber);
     let settings = settings(&tenant, "contoso");
     let shown = format!("{settings:?}");
     let client = Client::new(settings).unwrap();
@@ -272,8 +253,7 @@ async fn nothing_prints_the_secret_or_the_token() {
     tenant.change(|conduct| conduct.sign_in = SignIn::SecretExpired);
     let error = client.claims().await.map(|_| ()).err();
     let call = client.call(&inbox(&tenant, "a@contoso.example")).await;
-    drop(guard);
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(
         logged.contains("Graph answered"),
         "the log has {} octets",

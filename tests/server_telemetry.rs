@@ -1,101 +1,27 @@
 //! What the receiver tells: one log line a report, the metrics page, and never what a message says.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use clawback::server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::service::{JOURNAL, changed, metric};
-use crate::support::{Client, Mail, Service};
+use crate::support::{Client, Log, Mail, Service, alone};
 
-/// Where the log of a test goes.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The lines of our own.
-    fn lines(&self) -> Vec<serde_json::Value> {
-        let text = self.text();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines
-            .filter(|line: &serde_json::Value| line["target"] != "rustls")
-            .collect()
-    }
-}
-
-/// Begins to log what this thread does, at every level. The tasks of a test run on its thread.
-fn logging() -> (Log, DefaultGuard) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    (log, tracing::subscriber::set_default(subscriber))
-}
-
-impl Write for Log {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-/// Without a scraper, which is how it is by default, the samples of histograms must not gather. Measured in a
-/// process of its own, where nothing else takes memory.
-#[test]
-fn samples_do_not_gather_while_nobody_asks() {
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "server_telemetry::child", "--nocapture"])
-        .env("TELEMETRY_CHILD", "1");
-    let ended = child.output().unwrap();
-    let told = String::from_utf8_lossy(&ended.stdout);
-    let grown = told.lines().find_map(|line| line.strip_prefix("grown by "));
-    let grown: u64 = grown.unwrap_or_else(|| panic!("{told}")).parse().unwrap();
-    // Five million samples are 80 MB.
-    assert!(grown < 40 << 20, "{grown} octets");
-}
-
-/// Does nothing when it is run as a test.
+/// Without a scraper, which is how it is by default, the samples of histograms must not gather.
 #[tokio::test]
-async fn child() {
-    if std::env::var_os("TELEMETRY_CHILD").is_none() {
+async fn samples_do_not_gather_while_nobody_asks() {
+    // Where nothing else takes memory.
+    if !alone("server_telemetry::samples_do_not_gather_while_nobody_asks") {
         return;
     }
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kilobytes: u64 = line
-            .unwrap()
-            .split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        kilobytes << 10
+        let kilobytes = line.unwrap().split_whitespace().nth(1);
+        kilobytes.unwrap().parse::<u64>().unwrap() << 10
     };
     let service = Service::start().await;
     let samples = metrics::histogram!("clawback_commit_seconds");
@@ -109,19 +35,19 @@ async fn child() {
             before = resident();
         }
     }
-    writeln!(
-        io::stdout(),
-        "\ngrown by {}",
-        resident().saturating_sub(before)
-    )
-    .unwrap();
+    let grown = resident().saturating_sub(before);
+    // Five million samples are 80 MB.
+    assert!(grown < 40 << 20, "{grown} octets");
 }
 
 /// A report is one line with its facts; its subject, body and addresses are in no line at any level,
 /// and what a stranger wrote cannot begin a line of its own.
 #[tokio::test]
 async fn a_report_is_one_log_line_without_its_content() {
-    let (log, _guard) = logging();
+    if !alone("server_telemetry::a_report_is_one_log_line_without_its_content") {
+        return;
+    }
+    let log = Log::start();
     let service = Service::start().await;
     let mut client = service.client().await;
     let mut mail = Mail::new("logged@x.example").with_recipients(2);
@@ -170,7 +96,10 @@ async fn a_report_is_one_log_line_without_its_content() {
 /// What is short is told at the normal level, once, however often it comes.
 #[tokio::test]
 async fn trouble_is_told_and_not_repeated() {
-    let (log, _guard) = logging();
+    if !alone("server_telemetry::trouble_is_told_and_not_repeated") {
+        return;
+    }
+    let log = Log::start();
     let config = changed(&[(
         "hostname = \"localhost\"",
         "hostname = \"localhost\"\nmax_memory = \"16 KiB\"\nmax_connections_per_peer = 2",
@@ -192,10 +121,9 @@ async fn trouble_is_told_and_not_repeated() {
         let rest = Client::connect(service.address()).await.rest().await;
         assert!(rest.starts_with("421 "), "{rest}");
     }
+    // The first report makes the directory of the log: it cannot.
     let log_directory = service.directory.path().join("data/log");
-    service.parts.store.settled().await;
-    std::fs::remove_dir_all(&log_directory).unwrap();
-    std::fs::write(&log_directory, "no directory").unwrap();
+    std::fs::write(log_directory, "no directory").unwrap();
     drop(first);
     for number in 0..5 {
         let mail = Mail::new(&format!("trouble-{number}@x.example"));
