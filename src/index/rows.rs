@@ -19,7 +19,7 @@ pub(crate) type Span = (i64, i64);
 /// Where a report stands and when its message was received: the row of its ordinal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// [`Position::packed`] of its frame.
+    /// [`Position::packed`](crate::segment::Position::packed) of its frame.
     pub(crate) place: u64,
     /// `received`, in milliseconds.
     pub(crate) received: i64,
